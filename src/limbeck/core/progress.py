@@ -1,0 +1,51 @@
+"""What a run says while it works: one console, one progress bar, quiet in other processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def is_main_process() -> bool:
+    """True in a single process and in the first of many (as torchrun numbers them)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@cache
+def console() -> Console:
+    """The console of the process: standard error, so that standard output stays for results."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=not is_main_process(), highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one line of what is going on."""
+    console().print(text)
+
+
+@contextmanager
+def bar(unit: str) -> Iterator[Progress]:
+    """A progress bar: what is done, a line of figures, speed in `unit` per second, time left.
+
+    Tasks added to it may carry the fields `figures` and `speed`.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[speed]} " + unit + "/s"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console(), transient=False, disable=not is_main_process()) as progress:
+        yield progress
