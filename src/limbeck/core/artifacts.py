@@ -74,7 +74,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -163,7 +163,8 @@ def step(
         inputs: JSON values that the result depends on (recipe sections, data fingerprints).
         parents: artifacts that it is made from.
         work: makes the files in the folder it is given and returns what the manifest should tell
-            (counts, scores, licences). The folder holds what an interrupted try with the same inputs left.
+            (counts, scores, licences). The folder holds what an interrupted try with the same inputs left;
+            hidden entries in it are scratch and not part of the artifact.
         force: do the work even if it is up to date.
 
     Returns:
@@ -182,21 +183,24 @@ def step(
         began = time.time()
         with _full_disk_explained(output):
             told = dict(work(partial))
-            manifest = {
+            facts = {
                 "kind": name,
                 "fingerprint": fingerprint,
                 "parents": lineage,
                 "inputs": inputs,
-                "files": _inventory(partial),
                 "versions": versions(),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": round(time.time() - began, 3),
-                **told,
             }
-            manifest = json.loads(json.dumps(manifest))
-            write_json(partial / MANIFEST, {**manifest, "digest": digest_of(manifest)})
+            seal(partial, {**facts, **told})
     _swap(partial, final)
     return load(final), True
+
+
+def seal(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write a folder's manifest: what is told of it, and bytes and sha256 of every file, all on the disk."""
+    manifest = json.loads(json.dumps({**facts, "files": _inventory(folder)}))
+    write_json(folder / MANIFEST, {**manifest, "digest": digest_of(manifest)})
 
 
 def _made_from(folder: Path) -> str | None:
@@ -231,7 +235,9 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
 
 
 def _inventory(folder: Path) -> dict[str, Any]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    """Every file but the hidden ones, which are scratch."""
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    files = [folder / name for name in names if not any(part.startswith(".") for part in name.parts)]
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -248,12 +254,14 @@ def _swap(partial: Path, final: Path) -> None:
     if final.exists():
         final.rename(old)
     partial.rename(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     _mark(partial).unlink(missing_ok=True)
-    shutil.rmtree(old, ignore_errors=True)
+    for scratch in [old, *final.glob(".*")]:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring renames inside a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

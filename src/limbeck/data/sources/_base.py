@@ -1,8 +1,11 @@
-"""What every source of rows can do."""
+"""What every source of rows can do, and what its rows may be besides a list."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from limbeck.core.parts import Part
 from limbeck.core.types import Rows
@@ -30,3 +33,38 @@ class Source(Part, ABC):
         Raises:
             DataError: the file does not exist.
         """
+
+
+class Table(ABC):
+    """Rows that are not a plain list of dictionaries: each is made when it is asked for.
+
+    Attributes:
+        column_names: the columns, which all rows share.
+    """
+
+    column_names: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """One row; IndexError beyond the last."""
+
+    def column(self, name: str) -> Sequence[Any]:
+        """All values of a column, without making the others."""
+        return [self[index][name] for index in range(len(self))]
+
+
+@dataclass(frozen=True)
+class NamedRows(Rows):
+    """Rows whose source knows column by column which integers stand for classes.
+
+    A table may hold several such columns (coarse and fine labels) beside numbers that are no classes (a
+    rating), so `label_names` alone could name the wrong ones.
+
+    Attributes:
+        classes: by column, the names of 0, 1, 2, ...
+    """
+
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,0 +1,18 @@
+"""Libraries that chatter are hushed, so that our own lines can be read. Their errors still come through."""
+
+from __future__ import annotations
+
+import os
+
+
+def quiet_libraries() -> None:
+    """No progress bars and advice of transformers and datasets; warnings stay."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.utils.logging.disable_progress_bar()

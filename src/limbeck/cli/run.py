@@ -1,0 +1,84 @@
+"""`limbeck run`, and the steps one by one: prepare, train, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that take the place of the recipe's.", show_default=False),
+]
+Force = Annotated[bool, typer.Option("--force", help="Do steps again that are up to date.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=2, help="Run under so many seeds and compare student and baseline.", show_default=False)
+]
+
+_HELP = {
+    "prepare": "Make the teacher ready: fine-tune it if the recipe says so.",
+    "train": "Train the student (and the baseline), the teacher first if need be.",
+    "evaluate": "Score teacher, student and baseline, the steps before it first if need be.",
+    "report": "Write the report, the steps before it first if need be.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog="Example: limbeck run recipes/quickstart.yaml seed=1 stages.distil.epochs=40")(run)
+    for name, text in _HELP.items():
+        app.command(name, help=text, epilog=f"Example: limbeck {name} recipes/quickstart.yaml")(_until(name))
+
+
+def run(recipe: Recipe, overrides: Overrides = None, force: Force = False, seeds: Seeds = None) -> None:
+    """Run a recipe: teacher, student, baseline, evaluation, report.
+
+    Steps that are up to date are skipped; a run that was killed goes on where it stopped.
+    """
+    if seeds is not None:
+        _run_seeds(recipe, overrides or [], force, seeds)
+    else:
+        _run(recipe, overrides or [], force, "report")
+
+
+def _until(step: str):  # type: ignore[no-untyped-def]
+    def command(recipe: Recipe, overrides: Overrides = None, force: Force = False) -> None:
+        _run(recipe, overrides or [], force, step)
+
+    return command
+
+
+def _run(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
+    import limbeck
+    from limbeck.cli._quiet import quiet_libraries
+    from limbeck.core.progress import is_main_process
+
+    quiet_libraries()
+    result = limbeck.run(recipe, overrides, until=until, force=force)
+    if not is_main_process():
+        return
+    if result.report is not None:
+        from limbeck.report.headline import headline  # noqa: F401
+
+        typer.echo((result.report.parent / "report.md").read_text().split("\n## ", 1)[0].strip())
+        typer.echo(f"\nstudent  {result.student}\nreport   {result.report}")
+    else:
+        typer.echo(f"{until} is done: {result.output / until}")
+
+
+def _run_seeds(recipe: Path, overrides: list[str], force: bool, seeds: int) -> None:
+    from limbeck.cli._quiet import quiet_libraries
+    from limbeck.core.recipe import load_recipe
+    from limbeck.pipeline.seeds import run_seeds
+
+    quiet_libraries()
+    found = run_seeds(load_recipe(recipe, overrides), seeds, force=force)
+    models = [name for name in found.rows[0] if name != "seed"]
+    typer.echo("seed  " + "  ".join(f"{name:>9}" for name in models) + f"   ({found.metric})")
+    for row in found.rows:
+        typer.echo(f"{row['seed']:>4}  " + "  ".join(f"{row[name]:>9.4f}" for name in models))
+    if found.difference is not None:
+        typer.echo(f"student - baseline: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] over {seeds} seeds")
+    typer.echo(f"written to {found.path}")

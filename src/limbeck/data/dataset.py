@@ -1,0 +1,246 @@
+"""From a recipe's `data` to the samples of its splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from limbeck.core.errors import DataError
+from limbeck.core.parts import Part
+from limbeck.core.recipe import Data
+from limbeck.core.types import Rows, Sample
+from limbeck.data.columns import check_roles, class_names, map_columns, plain, slices
+from limbeck.data.draw import hold_out, subsample
+from limbeck.data.labels import check_labels, class_list, label_column
+from limbeck.data.sources._base import Source
+
+DEFAULT_SHARE = 0.1
+"""Part of the training rows that is held out where nothing else is said."""
+
+
+class Reader(Protocol):
+    """What a task knows of rows.
+
+    Attributes:
+        roles: what a column can mean to the task, and whether it must be there. A role `label` is a class:
+            its value reaches `read` as the name of the class.
+    """
+
+    roles: ClassVar[Mapping[str, bool]]
+
+    def read(self, fields: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], Any, Mapping[str, Any]]:
+        """A sample's inputs, target and meta from a row's values by role.
+
+        Raises:
+            DataError: a value is wrong; `where` names the file and the row.
+        """
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The samples of a job.
+
+    Attributes:
+        train: rows to learn from.
+        validation: rows to choose checkpoints on.
+        test: rows for the final figures; empty if there are none and none were asked for.
+        label_names: all classes, in the order of their numbers; None for tasks without labels.
+        counts: rows of each split, how they came about, and training rows whose inputs are in another split too.
+    """
+
+    train: list[Sample]
+    validation: list[Sample]
+    test: list[Sample]
+    label_names: tuple[str, ...] | None
+    counts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A split's table before its rows are read."""
+
+    split: str
+    rows: Rows
+    columns: dict[str, str]
+    labels: list[str] | None
+
+
+def load_splits(data: Data, task: Reader, *, need_test: bool = True) -> Splits:
+    """Read the rows that a recipe names, part them into splits and have the task make samples of them.
+
+    The validation rows are held out before `max_samples` draws from the rest, and both draws hang on the rows'
+    places in the source alone: a smaller `max_samples` keeps a part of what a larger one keeps.
+
+    Args:
+        data: the recipe's section.
+        task: reads a row.
+        need_test: whether it is an error if there are no test rows.
+
+    Raises:
+        DataError: a source, a column, a label or a row is wrong or missing, a split is empty, or ids repeat.
+    """
+    check_roles(data, task.roles)
+    source = _source(data.train)
+    train = _open(source, "train", data, task)
+    classes = _classes(train)
+    known = class_names(train.rows, train.columns["label"]) if train.labels is not None else None
+
+    validation, places, held, how = _part(source, train, data, task, known)
+    kept = subsample(places, data.max_samples, count=len(train.rows), seed=data.seed) if data.max_samples else places
+    test_source = _test_source(data, source, need_test)
+    test = _open(test_source, "test", data, task, known) if test_source else None
+
+    for opened in (train, validation, test):
+        if opened and opened.labels is not None and classes is not None:
+            check_labels(opened.labels, classes, opened.rows, opened.columns["label"])
+    samples = {
+        "train": _samples(train, kept, task),
+        "validation": _samples(validation, range(len(validation.rows)) if held is None else held, task),
+        "test": _samples(test, range(len(test.rows)), task) if test else [],
+    }
+    _distinct_ids(sample for split in samples.values() for sample in split)
+    counts = {
+        **{split: len(found) for split, found in samples.items()},
+        "train_rows": len(train.rows),
+        "validation_from": how,
+        "held_out": len(held or []),
+        "left_out_by_max_samples": len(places) - len(kept),
+        **_shared(samples),
+    }
+    if classes is not None and train.labels is not None:
+        seen = {train.labels[i] for i in kept}
+        counts["classes_without_training_rows"] = [name for name in classes if name not in seen]
+    return Splits(**samples, label_names=classes, counts=counts)
+
+
+def fingerprint(data: Data) -> dict[str, str]:
+    """What the rows of a job are made from, by split; a split that is part of the training source adds nothing.
+
+    Raises:
+        DataError: a file does not exist, or the hub cannot be asked.
+    """
+    named = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {split: _source(each).fingerprint() for split, each in named.items() if isinstance(each, Part)}
+
+
+def _source(chosen: Part) -> Source:
+    if not isinstance(chosen, Source):
+        raise DataError(f"'{chosen.type()}' is no source of rows", got=type(chosen).__name__)
+    return chosen
+
+
+def _open(source: Source, split: str, data: Data, task: Reader, inherited: tuple[str, ...] | None = None) -> _Opened:
+    rows = source.load(split)
+    if len(rows) == 0:
+        raise DataError(f"{rows.origin} has no rows for the split '{split}'", fix=f"check data.{split}")
+    columns = map_columns(data, task.roles, rows)
+    labels = None
+    if "label" in columns:
+        names = class_names(rows, columns["label"]) or inherited
+        labels = label_column(rows, columns["label"], names)
+    return _Opened(split, rows, columns, labels)
+
+
+def _classes(train: _Opened) -> tuple[str, ...] | None:
+    # All training rows count, drawn or not: `max_samples` must not change what the classes are.
+    if train.labels is None:
+        return None
+    return class_names(train.rows, train.columns["label"]) or class_list(train.labels)
+
+
+def _part(
+    source: Source, train: _Opened, data: Data, task: Reader, known: tuple[str, ...] | None
+) -> tuple[_Opened, list[int], list[int] | None, str]:
+    """Where the validation rows are (and which, None for all), which training rows stay, and how that came about."""
+    everything = list(range(len(train.rows)))
+    if isinstance(data.validation, Part):
+        opened = _open(_source(data.validation), "validation", data, task, known)
+        return opened, everything, None, "data.validation"
+    if data.validation is None and source.has("validation"):
+        return _open(source, "validation", data, task, known), everything, None, "the training source's own split"
+    share = data.validation or DEFAULT_SHARE
+    if len(everything) < 2:
+        fix = "add rows, or name a source: data.validation=..."
+        raise DataError(f"{train.rows.origin} has too few rows to hold some out for validation", got="1 row", fix=fix)
+    drawn = hold_out(len(everything), share, seed=data.seed, groups=train.labels)
+    how = f"{share} of the training rows, " + ("stratified by label" if drawn.stratified else "drawn from all alike")
+    return train, drawn.kept, drawn.held, how
+
+
+def _test_source(data: Data, source: Source, needed: bool) -> Source | None:
+    if data.test is not None:
+        return _source(data.test)
+    if source.has("test"):
+        return source
+    if needed:
+        raise DataError(f"there are no test rows: the source '{source.type()}' has no test split", fix="data.test=...")
+    return None
+
+
+def _samples(opened: _Opened, places: Iterable[int], task: Reader) -> list[Sample]:
+    return [_sample(opened, place, task) for place in places]
+
+
+def _sample(opened: _Opened, place: int, task: Reader) -> Sample:
+    row, where = opened.rows[place], opened.rows.where(place)
+    fields = {}
+    for role, column in opened.columns.items():
+        if role == "label" and opened.labels is not None:
+            fields[role] = opened.labels[place]
+        elif role != "id" and column in row:
+            fields[role] = plain(row[column])
+        elif task.roles.get(role):
+            raise DataError(f"{where} has no `{column}`", got=", ".join(row), fix="give every row the same columns")
+    inputs, target, meta = task.read(fields, where)
+    meta = {**slices(row, used=set(opened.columns.values())), **meta}
+    return Sample(_id(opened, place, row, where), inputs, target, meta)
+
+
+def _id(opened: _Opened, place: int, row: Mapping[str, Any], where: str) -> str:
+    column = opened.columns.get("id")
+    if column is None:
+        return f"{opened.split}/{place}"
+    value = plain(row.get(column))
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"{where}: `{column}` is no id", got=repr(value), allowed="a string or an integer")
+    return str(value)
+
+
+def _distinct_ids(samples: Iterable[Sample]) -> None:
+    """Recorded teacher signals are found by id, in any split: one id must never mean two rows."""
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            fix = "name another column, or leave data.id out: rows are then numbered by split"
+            raise DataError(f"two rows have the id '{sample.id}'", allowed="ids that differ over all splits", fix=fix)
+        seen.add(sample.id)
+
+
+def _shared(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:
+    """How many training rows have the very inputs of a row that they are measured on."""
+    keys = {split: [_content(sample.inputs) for sample in found] for split, found in samples.items()}
+    others = {split: set(keys[split]) for split in ("validation", "test")}
+    return {f"train_rows_also_in_{split}": sum(key in of for key in keys["train"]) for split, of in others.items()}
+
+
+def _content(value: Any) -> bytes:
+    """A digest that is equal for equal inputs: texts, lists and mappings of them, arrays, images."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(value, Mapping):
+        parts = [repr(key).encode() + _content(value[key]) for key in sorted(value, key=repr)]
+        kind = "mapping"
+    elif isinstance(value, list | tuple):
+        parts, kind = [_content(each) for each in value], "list"
+    elif isinstance(value, bytes):
+        parts, kind = [value], "bytes"
+    elif hasattr(value, "tobytes"):  # arrays have a shape and a dtype, images a size and a mode
+        shape = [getattr(value, name, None) for name in ("shape", "dtype", "mode")]
+        parts, kind = [value.tobytes()], repr([*shape, value.size])
+    else:
+        parts, kind = [repr(value).encode()], type(value).__name__
+    digest.update(f"{kind}:{len(parts)}:".encode())
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

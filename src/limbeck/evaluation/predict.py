@@ -1,0 +1,160 @@
+"""Predictions, made once and written to Parquet; every score is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+
+from limbeck.core.errors import DataError
+from limbeck.core.progress import bar
+from limbeck.core.types import IGNORE, Head, Needs, Sample
+from limbeck.models.heads import signal
+from limbeck.objectives import distribution_loss
+from limbeck.objectives.cross_entropy import CrossEntropy
+from limbeck.tasks import Codec, Feature
+from limbeck.tasks._text import pad
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from limbeck.tasks.causal_lm import CausalCodec
+
+Columns = dict[str, list[Any]]
+"""Predictions by column; every column is as long as `id`."""
+
+
+@torch.no_grad()
+def classify(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], batch_size: int, title: str) -> Columns:
+    """A classifier's answer to every row: id, target, prediction, correct, confidence, nll, probabilities."""
+    assert codec.label_names is not None
+    names, found = codec.label_names, {}
+    device = next(model.parameters()).device
+    with bar("samples") as progress:
+        task = progress.add_task(title, total=len(features), figures="", speed="")
+        for part in _batches(features, batch_size):
+            batch = codec.collate(part).to(device)
+            logits = model(**batch.inputs).logits.float()
+            for feature, row, label in zip(part, logits.log_softmax(-1).cpu(), batch.labels.tolist(), strict=True):
+                found[feature.id] = (row, label)
+            progress.update(task, advance=len(part))
+    rows = [found[f.id] for f in features]
+    best = [int(row.argmax()) for row, _ in rows]
+    return {
+        "id": [f.id for f in features],
+        "target": [names[label] for _, label in rows],
+        "prediction": [names[i] for i in best],
+        "correct": [i == label for i, (_, label) in zip(best, rows, strict=True)],
+        "confidence": [float(row.max().exp()) for row, _ in rows],
+        "nll": [float(-row[label]) for row, label in rows],
+        "probabilities": [row.exp().tolist() for row, _ in rows],
+    }
+
+
+@torch.no_grad()
+def likelihood(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], batch_size: int) -> Columns:
+    """How likely a language model holds each answer: id, nll (summed over the answer's tokens), tokens."""
+    found = {}
+    device = next(model.parameters()).device
+    for part in _batches(features, batch_size):
+        batch = codec.collate(part).to(device)
+        dist = signal(model, batch, Needs(dist=True)).dist
+        assert isinstance(dist, Head)
+        for i, feature in enumerate(part):
+            row = Head(dist.hidden[i : i + 1], dist.weight, dist.bias)
+            value, _ = distribution_loss(row, None, batch.labels[i : i + 1], [CrossEntropy()], [1.0])
+            found[feature.id] = (float(value), int((batch.labels[i] != IGNORE).sum()))
+    ids = [f.id for f in features]
+    return {"id": ids, "nll": [found[i][0] for i in ids], "tokens": [found[i][1] for i in ids]}
+
+
+@torch.no_grad()
+def answer(
+    model: PreTrainedModel,
+    codec: CausalCodec,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    title: str,
+) -> Columns:
+    """A language model's greedy answers: id, target, text, prediction, correct, parsed, finished.
+
+    Args:
+        model: in evaluation mode.
+        codec: gives the same prompts as in training.
+        samples: rows with a gradable answer.
+        batch_size: prompts generated together, of like length, padded on the left.
+        max_new_tokens: longest answer; one that reaches it is not `finished`.
+        title: what the progress bar says.
+
+    Raises:
+        DataError: a row's own answer cannot be graded.
+    """
+    targets = [codec.extract(s.target) for s in samples]
+    for sample, target in zip(samples, targets, strict=True):
+        if target is None:
+            raise DataError(
+                f"the answer of sample {sample.id} has no final answer to compare with",
+                got=repr(sample.target)[-80:],
+                allowed=f"text that matches {codec.task.answer_pattern!r}",
+                fix="task.answer_pattern=..., or null to leave answers ungraded",
+            )
+    prompts = [codec.prompt_ids(s) for s in samples]
+    ends = {codec.processor.eos_token_id, *_listed(model.generation_config.eos_token_id)}
+    texts: dict[int, tuple[str, bool]] = {}
+    with bar("answers") as progress:
+        task = progress.add_task(title, total=len(samples), figures="", speed="")
+        for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
+            new = generate(model, [prompts[i] for i in part], codec.processor.pad_token_id, ends, max_new_tokens)
+            for i, ids in zip(part, new.tolist(), strict=True):
+                stop = next((at for at, token in enumerate(ids) if token in ends), None)
+                texts[i] = (codec.processor.decode(ids[:stop], skip_special_tokens=True), stop is not None)
+            progress.update(task, advance=len(part))
+    predictions = [codec.extract(texts[i][0]) for i in range(len(samples))]
+    return {
+        "id": [s.id for s in samples],
+        "target": targets,
+        "text": [texts[i][0] for i in range(len(samples))],
+        "prediction": predictions,
+        "correct": [p == t for p, t in zip(predictions, targets, strict=True)],
+        "parsed": [p is not None for p in predictions],
+        "finished": [texts[i][1] for i in range(len(samples))],
+    }
+
+
+def generate(
+    model: PreTrainedModel, prompts: Sequence[list[int]], pad_id: int, ends: set[int], tokens: int, minimum: int = 0
+) -> torch.Tensor:
+    """Greedy continuation of prompts, [B, T] of new tokens."""
+    ids = pad(prompts, pad_id, "left").to(model.device)
+    mask = pad([[1] * len(p) for p in prompts], 0, "left").to(model.device)
+    plan = transformers.GenerationConfig(
+        max_new_tokens=tokens,
+        min_new_tokens=minimum or None,
+        do_sample=False,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(ends),
+    )
+    return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)[:, ids.shape[1] :]  # type: ignore
+
+
+def _listed(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else [value] if isinstance(value, int) else value
+
+
+def _batches(items: Any, size: int, key: Any = lambda f: -f.length) -> list[list[Any]]:
+    """Items of like length together, longest first, so that memory is tried early."""
+    ordered = sorted(items, key=key)
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def column(columns: Columns, name: str) -> np.ndarray[Any, Any]:
+    """A column as numbers."""
+    return np.asarray(columns[name], dtype=float)
+
+
+

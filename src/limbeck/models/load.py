@@ -1,0 +1,148 @@
+"""Models from the hub, from a folder, or new from a config. Weights are read as safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from limbeck.core.artifacts import digest_of, sha256_of
+from limbeck.core.errors import ModelError
+from limbeck.core.recipe import Model
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from, as the artifact records it."""
+
+    name: str
+    revision: str | None
+    licence: str
+    fingerprint: str
+
+
+def load_model(
+    spec: Model,
+    auto_class: str,
+    *,
+    settings: Mapping[str, Any],
+    new_head: bool = False,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """The model that a recipe's section names.
+
+    Args:
+        spec: the section.
+        auto_class: transformers' class for the task, for instance `AutoModelForCausalLM`.
+        settings: config fields that the task decides (labels; vocabulary size for a new model).
+        new_head: a checkpoint without the task's head is given a new one (it is about to be trained);
+            otherwise that is an error, because the model would answer at random.
+        dtype: type of the weights; None leaves it to `spec.dtype`.
+
+    Raises:
+        ModelError: it is not there, has no safetensors, or does not fit the task.
+    """
+    maker = getattr(transformers, auto_class)
+    wanted = dtype or (spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype))
+    extra = {} if spec.attn_implementation is None else {"attn_implementation": spec.attn_implementation}
+    if spec.config is not None:
+        config = new_config(spec.config, settings)
+        return maker.from_config(config, dtype=torch.float32 if wanted == "auto" else wanted, **extra)
+    labels = {k: v for k, v in settings.items() if k in ("id2label", "label2id")} if new_head else {}
+    try:
+        model, info = maker.from_pretrained(
+            spec.model,
+            revision=spec.revision or "main",
+            dtype=wanted,
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            ignore_mismatched_sizes=new_head,
+            output_loading_info=True,
+            **labels,
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        fix = "a folder with config.json and *.safetensors, or a hub name that can be reached"
+        raise ModelError(f"the model '{spec.model}' cannot be loaded", got=str(error).strip(), fix=fix) from error
+    if info["missing_keys"] and not new_head:
+        raise ModelError(
+            f"the checkpoint of '{spec.model}' lacks weights that this task needs",
+            got=", ".join(sorted(info["missing_keys"])[:5]),
+            fix="train it on the task first: teacher.finetune.epochs=3",
+        )
+    return model
+
+
+def new_config(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> PretrainedConfig:
+    """A transformers config from a recipe's mapping; unknown fields are refused."""
+    fields = dict(fields)
+    model_type = fields.pop("model_type")
+    try:
+        config = transformers.AutoConfig.for_model(model_type, **{**settings, **fields})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"no model can be made from a '{model_type}' config", got=error) from error
+    known = set(transformers.AutoConfig.for_model(model_type).to_dict()) | set(config.attribute_map)
+    if strange := sorted(set(fields) - known):
+        raise ModelError(
+            f"a '{model_type}' config has no field {', '.join(strange)}",
+            allowed=", ".join(sorted(known - {"transformers_version", "architectures"})),
+        )
+    return config
+
+
+def load_config(spec: Model) -> PretrainedConfig:
+    """A model's config without its weights."""
+    if spec.config is not None:
+        return new_config(spec.config, {})
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            spec.model, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model '{spec.model}' cannot be found", got=str(error).strip()) from error
+
+
+def origin(spec: Model) -> Origin:
+    """Name, commit, licence and identity of a model's weights.
+
+    A folder's identity is the digest of its files; a hub model's is its commit.
+    """
+    if spec.config is not None:
+        return Origin(f"new {spec.config['model_type']}", None, "none (new weights)", digest_of(spec.config))
+    folder = Path(str(spec.model))
+    if folder.is_dir():
+        files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt", ".jinja"))
+        identity = digest_of({p.name: sha256_of(p) for p in files})
+        return Origin(str(spec.model), None, _licence_in(folder), identity)
+    import huggingface_hub
+
+    try:
+        info = huggingface_hub.model_info(str(spec.model), revision=spec.revision)
+    except Exception as error:  # the hub's client raises errors of many libraries
+        fix = "check the name, the connection and the login (hf auth login); or give a local folder"
+        raise ModelError(f"the model '{spec.model}' is neither a folder nor found on the hub", got=error, fix=fix) from error
+    licence = (info.card_data or {}).get("license") or "unknown"
+    return Origin(str(spec.model), info.sha, str(licence), str(info.sha))
+
+
+def _licence_in(folder: Path) -> str:
+    card = folder / "README.md"
+    if card.exists():
+        import huggingface_hub
+
+        licence = huggingface_hub.ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
+        if licence:
+            return str(licence)
+    return "unknown"
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Number of parameters; tied ones count once."""
+    return sum(p.numel() for p in model.parameters())

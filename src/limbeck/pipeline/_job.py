@@ -1,0 +1,172 @@
+"""What the steps of a run have in common: the recipe's rows, processors and models, each made once when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from limbeck.core import artifacts
+from limbeck.core.artifacts import Artifact
+from limbeck.core.errors import ModelError
+from limbeck.core.recipe import Data, Model, Recipe, Stage, Student, Teacher, dump_recipe
+from limbeck.core.types import Sample
+from limbeck.data.dataset import Splits, fingerprint, load_splits
+from limbeck.models.load import load_config, load_model, origin
+from limbeck.tasks import Codec, Encoded, Task
+from limbeck.training.loop import StageJob
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Work = Callable[[Path], Mapping[str, Any]]
+
+
+class RunJob:
+    """A recipe at work.
+
+    Args:
+        recipe: what to do.
+        force: do every step again, up to date or not.
+    """
+
+    def __init__(self, recipe: Recipe, force: bool = False):
+        self.recipe, self.force = recipe, force
+        self.output = recipe.output
+        self.task = cast(Task, recipe.task)
+        self._encoded: dict[tuple[int, str], Encoded] = {}
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The recipe's rows."""
+        return load_splits(self.recipe.data, self.task, need_test=self.recipe.evaluate.split == "test")
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The classes, in the order of a ready teacher if there is one, else as the data has them."""
+        names, teacher = self.splits.label_names, self.recipe.teacher
+        if names is None or teacher is None or teacher.finetune is not None:
+            return names
+        known = tuple(load_config(teacher).id2label.values())
+        if set(known) != set(names):
+            raise ModelError(
+                f"the teacher '{teacher.model}' knows other classes than the data",
+                got=f"teacher: {', '.join(known[:6])} ({len(known)}); data: {', '.join(names[:6])} ({len(names)})",
+                fix="train it on the data's classes first: teacher.finetune.epochs=3",
+            )
+        return known
+
+    def data_inputs(self, data: Data | None = None) -> dict[str, Any]:
+        """What a step that reads rows depends on."""
+        data = data or self.recipe.data
+        return {"data": dump_recipe(data), "rows": fingerprint(data), "task": dump_part(self.recipe, "task")}
+
+    def step(self, name: str, inputs: Mapping[str, Any], parents: Mapping[str, Artifact], work: Work) -> Artifact:
+        """Run a step unless it is up to date; with several processes all work, and the first one writes."""
+        return shared_step(self.output, name, inputs=inputs, parents=parents, work=work, force=self.force)
+
+    # processors and models
+
+    def processor(self, spec: Model, fallback: Any = None) -> Any:
+        """The tokenizer or image processor of a model."""
+        if isinstance(spec.tokenizer, str):
+            return self.task.load_processor(spec.tokenizer, revision=None, trust_remote_code=spec.trust_remote_code)
+        if spec.model not in (None, "from-teacher"):
+            return self.task.load_processor(
+                str(spec.model), revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            )
+        if spec.tokenizer is None and fallback is not None:
+            return fallback
+        return self.task.new_processor(spec, self.splits.train)
+
+    def new_model(self, spec: Model, codec: Codec, *, trained: bool, new_head: bool) -> PreTrainedModel:
+        """A model as the recipe describes it; weights that are to be trained are float32 and drawn from the seed."""
+        torch.manual_seed(self.recipe.seed)
+        dtype = torch.float32 if trained else None
+        return load_model(spec, self.task.auto_class, settings=codec.settings(), new_head=new_head, dtype=dtype)
+
+    def stored(self, folder: Path) -> tuple[PreTrainedModel, Codec]:
+        """A model that a step has saved, in evaluation mode, and its codec."""
+        processor = self.task.load_processor(str(folder), revision=None, trust_remote_code=False)
+        codec = self.task.codec(processor, self.label_names)
+        model = load_model(Model(model=str(folder)), self.task.auto_class, settings={})
+        return model.to(device()).eval(), codec
+
+    def teacher(self, prepared: Artifact) -> tuple[PreTrainedModel, Codec]:
+        """The teacher that `prepare` left, in its own precision."""
+        spec = cast(Teacher, self.recipe.teacher)
+        if "teacher/config.json" in prepared.manifest["files"]:
+            return self.stored(prepared.path / "teacher")
+        codec = self.task.codec(self.processor(spec), self.label_names)
+        return self.new_model(spec, codec, trained=False, new_head=False).to(device()).eval(), codec
+
+    # rows in numbers
+
+    def stage_job(self, stage: Stage, codec: Codec) -> StageJob:
+        """A stage with its rows in numbers."""
+        splits = self.splits
+        if stage.data is not None:
+            splits = load_splits(stage.data, self.task, need_test=False)
+            if unknown := set(splits.label_names or ()) - set(self.label_names or ()):
+                raise ModelError(f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5])
+        return StageJob(stage, self.encode(splits.train, codec), self.encode(splits.validation, codec))
+
+    def encode(self, samples: Sequence[Sample], codec: Codec) -> Encoded:
+        """Samples in numbers, made once per codec."""
+        key = (id(samples), str(id(codec)))
+        if key not in self._encoded:
+            self._encoded[key] = codec.encode(samples)
+        return self._encoded[key]
+
+
+def dump_part(recipe: Recipe, field: str) -> Any:
+    """A field of the recipe as JSON."""
+    return dump_recipe(recipe)[field]
+
+
+def model_inputs(spec: Student | Teacher) -> dict[str, Any]:
+    """What a step that starts from a model depends on; the weights of `from-teacher` are the parent's."""
+    weights = None if spec.model == "from-teacher" else origin(spec).fingerprint
+    return {"model": dump_recipe(spec), "weights": weights}
+
+
+def device() -> torch.device:
+    """Where models run outside training."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def shared_step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:
+    """`artifacts.step` for one process or many: the first decides and writes, all do the work together."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from limbeck.core.progress import say
+
+    def tell(word: str | None) -> str:
+        message = [word]
+        broadcast_object_list(message)
+        return str(message[0])
+
+    state = PartialState()
+    many = state.num_processes > 1
+    partial = output / f".{name}.partial"
+    if many and not state.is_main_process:
+        while tell(None) == "work":
+            work(partial)
+        return artifacts.load(output / name)
+
+    def announced(folder: Path) -> Mapping[str, Any]:
+        say(f"[bold]{name}[/bold]")
+        if many:
+            tell("work")
+        return work(folder)
+
+    artifact, done = artifacts.step(output, name, work=announced, **facts)
+    if many:
+        tell("done")
+    if not done:
+        say(f"[bold]{name}[/bold]: up to date")
+    return artifact

@@ -1,0 +1,48 @@
+"""prepare: a teacher that can teach. It is fine-tuned on the task if the recipe asks, else only recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from limbeck.core.artifacts import Artifact
+from limbeck.core.progress import is_main_process
+from limbeck.core.recipe import dump_recipe
+from limbeck.models.load import origin, parameters
+from limbeck.pipeline._job import RunJob, model_inputs
+from limbeck.pipeline.train import plan_inputs, save_model
+from limbeck.training.loop import Job, train
+
+
+def prepare(job: RunJob) -> Artifact | None:
+    """The artifact `prepare`; None where the recipe has no teacher.
+
+    It holds `teacher/`, a Hugging Face folder, if the teacher was trained here; in any case the manifest says
+    where the teacher came from and under which licence.
+    """
+    teacher = job.recipe.teacher
+    if teacher is None:
+        return None
+    inputs: dict[str, Any] = {"teacher": model_inputs(teacher)}
+    if teacher.finetune is not None:
+        inputs |= {**job.data_inputs(), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+    return job.step("prepare", inputs, {}, lambda folder: _work(job, folder))
+
+
+def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
+    recipe, teacher = job.recipe, job.recipe.teacher
+    assert teacher is not None
+    told: dict[str, Any] = {"model": asdict(origin(teacher)), "notes": []}
+    if teacher.finetune is None:
+        return told
+    codec = job.task.codec(job.processor(teacher), job.label_names)
+    model = job.new_model(teacher, codec, trained=True, new_head=True)
+    stage = job.stage_job(teacher.finetune, codec)
+    plan = Job("teacher", model, codec, [stage], recipe.training, recipe.seed, job.task.unit, logs=job.output / "logs")
+    best = train(plan, folder)
+    if is_main_process():
+        save_model(model, codec, folder / "teacher")
+    counts = {**job.splits.counts, "train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
+    return {**told, "counts": counts, "best": best, "parameters": parameters(model), "finetune": dump_recipe(teacher.finetune)}

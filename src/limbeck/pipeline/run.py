@@ -1,0 +1,89 @@
+"""The whole chain: prepare -> train -> baseline -> evaluate -> report."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.core.artifacts import Artifact, locked, write_json
+from limbeck.core.progress import is_main_process
+from limbeck.core.recipe import Recipe, dump_recipe
+from limbeck.pipeline._job import RunJob
+from limbeck.pipeline.evaluate import evaluate
+from limbeck.pipeline.prepare import prepare
+from limbeck.pipeline.report import report
+from limbeck.pipeline.train import train_student
+
+STEPS = ("prepare", "train", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind.
+
+    Attributes:
+        output: the run's folder.
+        student: the student, a Hugging Face folder.
+        report: the page; None if the run ended before it.
+        scores: figures as in `evaluate/scores.json`; empty if the run ended before them.
+    """
+
+    output: Path
+    student: Path
+    report: Path | None
+    scores: list[dict[str, Any]]
+
+    def score(self, model: str, name: str) -> float:
+        """One figure, for instance `score("student", "accuracy")`."""
+        found = [s["value"] for s in self.scores if (s["model"], s["name"]) == (model, name)]
+        if not found:
+            raise KeyError(f"{model} has no score '{name}'")
+        return float(found[0])
+
+
+def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) -> Result:
+    """Bring a recipe's run up to date, as far as a step.
+
+    Every step is skipped when nothing it depends on has changed, and goes on where it was killed.
+
+    Args:
+        recipe: what to do.
+        until: the last step: prepare, train, evaluate or report.
+        force: do all steps again.
+
+    Raises:
+        LimbeckError: see `limbeck.core.errors`.
+    """
+    job, output = RunJob(recipe, force), recipe.output
+    with locked(output) if is_main_process() else nullcontext():
+        if is_main_process():
+            write_json(output / "recipe.json", dump_recipe(recipe))
+        made = _steps(job, until)
+    reported, evaluated = made.get("report"), made.get("evaluate")
+    return Result(
+        output=output,
+        student=output / "train" / "student",
+        report=reported.path / "index.html" if reported else None,
+        scores=json.loads(evaluated.file("scores.json").read_text()) if evaluated else [],
+    )
+
+
+def _steps(job: RunJob, until: str) -> dict[str, Artifact]:
+    made: dict[str, Artifact] = {}
+    prepared = prepare(job)
+    if prepared is not None:
+        made["prepare"] = prepared
+    if until == "prepare":
+        return made
+    made["train"] = train_student(job, prepared)
+    if job.recipe.baseline:
+        made["baseline"] = train_student(job, prepared, "baseline")
+    if until == "train" or not is_main_process():
+        return made
+    made["evaluate"] = evaluate(job, made)
+    if until == "report":
+        made["report"] = report(job, made)
+    return made

@@ -1,0 +1,69 @@
+"""One recipe under several seeds: is the student better than its baseline, or was it lucky?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from limbeck.core.artifacts import write_json
+from limbeck.core.errors import RecipeError
+from limbeck.core.recipe import Recipe
+from limbeck.pipeline.run import run_recipe
+
+
+@dataclass(frozen=True)
+class SeedReport:
+    """Scores by seed, and the mean difference between student and baseline.
+
+    Attributes:
+        path: `seeds.json` with all of this.
+        metric: accuracy or answer_accuracy.
+        rows: by seed: teacher, student and baseline.
+        difference: mean of student minus baseline; None without a baseline.
+        low: lower end of its interval.
+        high: upper end.
+    """
+
+    path: Path
+    metric: str
+    rows: list[dict[str, Any]]
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+def run_seeds(recipe: Recipe, seeds: int, *, force: bool = False) -> SeedReport:
+    """Run a recipe under seeds 0, 1, ...; each in a folder of its own below the recipe's output.
+
+    The interval is Student's t over the paired differences, one per seed: teacher, student and baseline are
+    all trained anew, so it covers the luck of weights and order, on the given test rows.
+
+    Raises:
+        RecipeError: fewer than two seeds, or answers that are not graded.
+    """
+    if seeds < 2:
+        raise RecipeError("several seeds are needed to compare", got=seeds, allowed="2 or more")
+    rows, metric = [], ""
+    for seed in range(seeds):
+        result = run_recipe(
+            recipe.model_copy(update={"seed": seed, "output": recipe.output / f"seed-{seed}"}), force=force
+        )
+        graded = [s for s in result.scores if s["name"] in ("accuracy", "answer_accuracy")]
+        if not graded:
+            raise RecipeError("this recipe grades no answers to compare", fix="task.answer_pattern=...")
+        metric = graded[0]["name"]
+        rows.append({"seed": seed, **{s["model"]: s["value"] for s in graded}})
+    difference = low = high = None
+    if all("baseline" in row for row in rows):
+        gaps = np.asarray([row["student"] - row["baseline"] for row in rows])
+        difference = float(gaps.mean())
+        half = float(stats.t.ppf((1 + recipe.evaluate.confidence) / 2, seeds - 1) * gaps.std(ddof=1) / np.sqrt(seeds))
+        low, high = difference - half, difference + half
+    path = recipe.output / "seeds.json"
+    found = {"metric": metric, "rows": rows, "student_minus_baseline": difference, "low": low, "high": high}
+    write_json(path, {**found, "confidence": recipe.evaluate.confidence})
+    return SeedReport(path, metric, rows, difference, low, high)

@@ -1,0 +1,103 @@
+"""What the report is about, and how its figures were taken, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from limbeck.report import formats
+from limbeck.report.facts import Facts, finite, section
+
+
+def where_from(facts: Facts) -> str:
+    """Which rows the figures are from."""
+    splits = facts.splits()
+    if not splits:
+        return ""
+    row = facts.find("student", facts.primary) if facts.primary else None
+    rows = f", {row['n']:,} rows" if row and finite(row.get("n")) else ""
+    text = f"Figures are from the {splits[0]} split{rows}."
+    if len(splits) > 1:
+        text += f" Some are from the {' and '.join(splits[1:])} split; the tables say which."
+    return text
+
+
+def caution(facts: Facts) -> str:
+    """A warning where checkpoints were chosen on the very rows that the figures are from."""
+    if facts.splits()[:1] != ["validation"] or not (facts.evals or facts.baseline_evals):
+        return ""
+    return "Checkpoints were chosen on the same split, so these figures flatter the trained models a little."
+
+
+def method(facts: Facts) -> list[str]:
+    """How the figures were taken, a sentence or two each; what is not known is not said."""
+    settings, told = section(facts.recipe, "evaluate"), []
+    if where := where_from(facts):
+        chosen = " Checkpoints were chosen on the validation split." if facts.evals else ""
+        told.append(where + (" " + caution(facts) if caution(facts) else chosen))
+    told += _intervals(facts, settings)
+    if any(r["name"].startswith("latency") for r in facts.scores):
+        runs = settings.get("latency_runs")
+        many = f" of {runs:,} single requests a model" if finite(runs) else ""
+        told.append(f"Latency is the time{many}, the models taken in turns on the same machine.")
+    if facts.has_baseline:
+        told.append("The baseline is the same student, trained the same way on the labels alone.")
+    seed = facts.recipe.get("seed")
+    if facts.steps:
+        once = f"Each model was trained once (seed {seed})" if finite(seed) else "Each model was trained once"
+        told.append(f"{once}; how much scores vary between trainings is not part of any interval.")
+    return told
+
+
+def _intervals(facts: Facts, settings: Mapping[str, Any]) -> list[str]:
+    """Level and making of the intervals, where there are any."""
+    if not any(finite(r.get("low")) for r in facts.scores):
+        return []
+    level = settings.get("confidence")
+    draws = settings.get("resamples")
+    text = "Intervals, in brackets, are " + (f"{100 * level:g}{formats.NBSP}% " if finite(level) else "")
+    text += "bootstrap intervals" + (f" from {draws:,} resamples" if finite(draws) else "") + "."
+    told = [text]
+    if any(r["axis"] == "comparison" and finite(r.get("low")) for r in facts.scores):
+        told.append(
+            "Differences and ratios are paired: both models answered the same rows, and every resample draws the same "
+            "rows for both. A difference is called one only where its interval leaves out zero."
+        )
+    return told
+
+
+def about(facts: Facts) -> list[tuple[str, str]]:
+    """Task, models and data by name, as the recipe has them."""
+    recipe = facts.recipe
+    data = section(recipe, "data")
+    entries = [
+        ("Task", _typed(recipe.get("task"))),
+        ("Teacher", _model(section(recipe, "teacher"))),
+        ("Student", _model(section(recipe, "student"))),
+        ("Data", _typed(data.get("train"))),
+        ("Evaluated", _date(facts)),
+    ]
+    return [(name, text) for name, text in entries if text]
+
+
+def _typed(value: Any) -> str:
+    """A part of the recipe by its type and the fields that say which one."""
+    if not isinstance(value, Mapping):
+        return str(value) if value else ""
+    named = [str(value[k]) for k in ("name", "path", "dataset", "folder", "file") if isinstance(value.get(k), str)]
+    return " ".join([str(value.get("type", "")), *named]).strip()
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    if model.get("model"):
+        layers = model.get("layers")
+        if model["model"] == "from-teacher" and isinstance(layers, list):
+            return f"layers {', '.join(map(str, layers))} of the teacher"
+        return str(model["model"])
+    config = section(model, "config")
+    return f"new {config['model_type']}" if "model_type" in config else ""
+
+
+def _date(facts: Facts) -> str:
+    """The day of the scores."""
+    return str(section(facts.manifests, "evaluate").get("created") or "")[:10]

@@ -1,0 +1,162 @@
+"""A matplotlib figure as SVG that belongs to a page: its colours, its font, a text alternative, no strays."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ROLES = (
+    "ink",
+    "muted",
+    "line",
+    "band",
+    "ground",
+    "teacher",
+    "student",
+    "baseline",
+    *(f"term-{i}" for i in range(1, 7)),
+)
+COLOUR = {role: f"#0c0d{i:02x}" for i, role in enumerate(_ROLES)}
+"""Stand-ins that matplotlib draws with; the page's style gives each role its colour, light or dark."""
+
+_CSS = {value: f"var(--{role})" for role, value in COLOUR.items()}
+_XLINK = "{http://www.w3.org/1999/xlink}href"
+WIDTH = 10.0
+"""Width of a figure in inches of 72 units; the page scales it."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a figure's legend: a name and how its line looks."""
+
+    label: str
+    role: str
+    dash: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure for the page.
+
+    Attributes:
+        id: unique on the page.
+        title: its heading.
+        svg: inline SVG with title and description.
+        caption: what is seen and how it was drawn.
+        keys: its legend, drawn by the page so that it wraps and can be read aloud.
+    """
+
+    id: str
+    title: str
+    svg: str
+    caption: str
+    keys: tuple[Key, ...] = ()
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults whatever the user's own settings; text stays text, ids stay the same."""
+    import matplotlib
+    from matplotlib import style
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "limbeck", "font.sans-serif": ["DejaVu Sans"]}
+    with style.context("default"), matplotlib.rc_context(settings):
+        yield
+
+
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """An empty figure with quiet axes; no state is shared with other figures."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(COLOUR["muted"])
+    axes.grid(axis="y", color=COLOUR["line"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0, colors=COLOUR["muted"], labelsize=11, pad=6)
+    axes.tick_params(axis="x", length=4)
+    return figure, axes
+
+
+def name_axes(axes: Axes, x: str, y: str) -> None:
+    """Names where they are read without turning the head: y above, x below at the end."""
+    style: Any = {"color": COLOUR["muted"], "fontsize": 11}
+    axes.set_title(y, loc="left", pad=10, **style)
+    axes.set_xlabel(x, loc="right", labelpad=10, **style)
+
+
+def draw(figure: Figure, id: str, title: str, description: str) -> str:
+    """The figure as an `<svg>` element, the same bytes for the same figure."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # The page's font draws the text; that matplotlib's own lacks a character does not matter.
+        warnings.filterwarnings("ignore", message=r"(?s).*Glyph .* missing from")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for child in list(root):
+        if _tag(child) == "metadata" or (_tag(child) == "defs" and _is_style(child)):
+            root.remove(child)
+    _adopt(root, id)
+    width, height = root.attrib["viewBox"].split()[2:]
+    root.attrib.clear()
+    root.attrib.update({"viewBox": f"0 0 {width} {height}", "role": "img", "aria-labelledby": f"{id}-t {id}-d"})
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, {"id": f"{id}-{tag[0]}"})
+        element.text = text
+        root.insert(position, element)
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _is_style(defs: ElementTree.Element) -> bool:
+    """True for the style sheet that matplotlib adds: inline it would reach the whole page."""
+    return all(_tag(child) == "style" for child in defs)
+
+
+def _adopt(root: ElementTree.Element, id: str) -> None:
+    """Plain tags, ids of the page, the page's colours and font, two decimals."""
+    used = set(re.findall(r"url\(#([^)]+)\)", ElementTree.tostring(root, encoding="unicode")))
+    used |= {e.attrib[_XLINK][1:] for e in root.iter() if _XLINK in e.attrib}
+    for element in root.iter():
+        element.tag = _tag(element)
+        attrib = element.attrib
+        if _XLINK in attrib:
+            attrib["href"] = f"#{id}-{attrib.pop(_XLINK)[1:]}"
+        if attrib.get("id", "").startswith("class-"):  # a gid set here on purpose
+            attrib["class"] = attrib.pop("id").removeprefix("class-")
+        elif "id" in attrib and attrib["id"] not in used:
+            del attrib["id"]
+        elif "id" in attrib:
+            attrib["id"] = f"{id}-{attrib['id']}"
+        for name in ("d", "x", "y", "transform", "points", "width", "height"):
+            if name in attrib:
+                attrib[name] = re.sub(r"-?\d+\.\d+", _shorter, attrib[name].replace("\n", ""))
+        if "clip-path" in attrib:
+            attrib["clip-path"] = attrib["clip-path"].replace("url(#", f"url(#{id}-")
+        if "style" in attrib:
+            style = re.sub(r"font-family:[^;]*;? ?", "", attrib["style"])
+            if sized := re.search(r"font-size: (\d+)px;? ?", style):  # an attribute, so that the page may enlarge it
+                attrib["font-size"], style = sized[1], style.replace(sized[0], "")
+            attrib["style"] = re.sub(r"#0c0d[0-9a-f]{2}", lambda m: _CSS.get(m[0], m[0]), style)
+        if element.tail:
+            element.tail = element.tail.strip()
+        if element.text and element.tag != "text":
+            element.text = element.text.strip()
+
+
+def _shorter(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")

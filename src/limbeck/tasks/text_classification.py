@@ -1,0 +1,82 @@
+"""Text classification: one text, or a pair, to one class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from limbeck.core.parts import part
+from limbeck.core.recipe import Model
+from limbeck.core.types import Batch, Sample
+from limbeck.tasks._base import Codec, Encoded, Feature, Task, label_settings
+from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
+
+
+@part
+class TextClassification(Task):
+    """One text, or a pair of texts, to one class."""
+
+    max_length: int = Field(512, gt=1)
+    """Longer texts are cut, and counted."""
+
+    roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    unit: ClassVar[str] = "samples"
+
+    def read(self, fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+        inputs = {role: text_of(fields[role], role, where) for role in ("text", "text_pair") if role in fields}
+        return inputs, fields["label"], {}
+
+    def load_processor(self, name: str, *, revision: str | None, trust_remote_code: bool) -> Any:
+        return load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
+
+    def new_processor(self, spec: Model, samples: Sequence[Sample]) -> Any:
+        special = {"pad_token": "<pad>", "cls_token": "<cls>", "sep_token": "<sep>", "unk_token": "<unk>"}
+        return tokenizer_for(spec, (text for s in samples for text in s.inputs.values()), special)
+
+    def codec(self, processor: Any, label_names: tuple[str, ...] | None) -> Codec:
+        assert label_names is not None, "a classifier needs its classes"
+        return TextCodec(processor, label_names, self.max_length)
+
+    def same_reading(self, one: Any, other: Any) -> bool:
+        return one.get_vocab() == other.get_vocab()
+
+
+class TextCodec(Codec):
+    """Texts with a tokenizer."""
+
+    def __init__(self, tokenizer: Any, label_names: tuple[str, ...], max_length: int):
+        self.processor, self.label_names, self.max_length = tokenizer, label_names, max_length
+        self.index = {name: i for i, name in enumerate(label_names)}
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **label_settings(self.label_names or ()),
+            "vocab_size": len(self.processor),
+            "pad_token_id": self.processor.pad_token_id,
+        }
+
+    def encode(self, samples: Iterable[Sample]) -> Encoded:
+        samples = list(samples)
+        texts = [s.inputs["text"] for s in samples]
+        pairs = [s.inputs["text_pair"] for s in samples] if samples and "text_pair" in samples[0].inputs else None
+        whole = self.processor(texts, pairs, truncation=False, verbose=False) if samples else {"input_ids": []}
+        cut = self.processor(texts, pairs, truncation=True, max_length=self.max_length) if samples else {}
+        counts = Counter(truncated=sum(len(ids) > self.max_length for ids in whole["input_ids"]))
+        features = []
+        for i, sample in enumerate(samples):
+            values = {key: cut[key][i] for key in cut if key != "attention_mask"}
+            label = self.index[sample.target]
+            features.append(Feature(sample.id, len(cut["input_ids"][i]), {**values, "label": label}))
+        return Encoded(features, +counts)
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        keys = [key for key in features[0].values if key != "label"] if features else []
+        fill = {"input_ids": self.processor.pad_token_id}
+        inputs = {key: pad([f.values[key] for f in features], fill.get(key, 0)) for key in keys}
+        inputs["attention_mask"] = pad([[1] * f.length for f in features], 0)
+        return Batch(tuple(f.id for f in features), inputs, torch.tensor([f.values["label"] for f in features]))

@@ -1,0 +1,49 @@
+"""The engine: Accelerate, set up as a recipe says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limbeck.core.errors import MissingExtra, RecipeError
+from limbeck.core.recipe import Optimization, Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(training: Training, logs: Path) -> Accelerator:
+    """An engine for one training run; device and processes are found from the environment.
+
+    Raises:
+        MissingExtra: a tracker is not installed.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    for tracker in training.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise MissingExtra(f"the tracker '{tracker}'", tracker)
+    # Several runs share a process (teacher, student, baseline); each brings its own precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    mixed = {"fp32": "no", "bf16": "bf16"}[training.precision]
+    # Accumulation is ours (see step.py), so the engine must not divide by it.
+    options: dict[str, Any] = {"log_with": training.report_to, "project_dir": logs} if training.report_to else {}
+    return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=1, **options)
+
+
+def micro_batch(plan: Optimization, world: int, where: str) -> int:
+    """Samples in one forward pass of one process; the rest of the global batch is accumulated.
+
+    Raises:
+        RecipeError: processes and micro-batches do not divide the global batch.
+    """
+    micro = plan.per_device_train_batch_size or plan.global_batch_size // world
+    if not micro or plan.global_batch_size % (micro * world):
+        raise RecipeError(
+            f"{where}: global_batch_size is not a whole number of micro-batches",
+            got=f"{plan.global_batch_size} = accumulation x {micro or 1} samples x {world} process(es)",
+            fix=f"global_batch_size={max(1, round(plan.global_batch_size / ((micro or 1) * world))) * (micro or 1) * world}",
+        )
+    return micro

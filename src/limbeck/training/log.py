@@ -1,0 +1,93 @@
+"""What a run tells while it trains: two JSONL files, a progress bar, and trackers if asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from rich.progress import Progress as Bar
+
+    from limbeck.training.step import Told
+
+
+class Log:
+    """Writes `steps.jsonl` and `evals.jsonl`, moves the bar, feeds the trackers.
+
+    Args:
+        folder: where the files lie.
+        after: a resumed run's last saved step; later lines are dropped, as those steps are done again.
+        accelerator: hands figures to trackers; only its main process writes.
+        bar: the progress bar.
+        title: what the bar says before the figures.
+        total: steps of the whole run.
+    """
+
+    def __init__(self, folder: Path, after: int, accelerator: Accelerator, bar: Bar, title: str, total: int):
+        self.accelerator, self.bar, self.title = accelerator, bar, title
+        self.main = accelerator.is_main_process
+        self.paths = {name: folder / f"{name}.jsonl" for name in ("steps", "evals")}
+        if self.main:
+            for path in self.paths.values():
+                path.write_text("".join(_lines_until(path, after)))
+        self.files = {name: path.open("a") for name, path in self.paths.items()} if self.main else {}
+        self.task = bar.add_task(title, total=total, completed=after, figures="", speed="-")
+        self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
+        self.score = ""
+
+    def step(self, step: int, stage: str, told: Told, learning_rate: float) -> None:
+        """One optimizer step."""
+        began = self.recent[-1][0]
+        self.recent.append((time.monotonic(), told.units))
+        terms = {name: _short(value) for name, value in told.terms.items()}
+        line = {"step": step, "stage": stage, "terms": terms, "loss": _short(told.loss)}
+        line |= {"grad_norm": _short(told.grad_norm), "learning_rate": learning_rate, "units": told.units}
+        self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in told.terms.items())
+        span = self.recent[-1][0] - self.recent[0][0]
+        speed = sum(units for _, units in list(self.recent)[1:]) / max(span, 1e-9)
+        self.bar.update(self.task, advance=1, description=f"{self.title} {stage}", figures=f"{figures}{self.score}")
+        self.bar.update(self.task, speed=f"{speed:,.0f}")
+        flat = {f"train/{name}": value for name, value in told.terms.items()}
+        rest = {"train/loss": told.loss, "train/grad_norm": told.grad_norm, "train/learning_rate": learning_rate}
+        self._track({**flat, **rest}, step)
+
+    def evaluation(self, step: int, stage: str, metrics: dict[str, float], best: bool) -> None:
+        """One validation."""
+        self._write("evals", {"step": step, "stage": stage, "metrics": metrics, "best": best})
+        name = "accuracy" if "accuracy" in metrics else "loss"
+        self.score = f"  valid {name} {metrics[name]:.3f}"
+        self._track({f"validation/{name}": value for name, value in metrics.items()}, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        for file in self.files.values():
+            file.close()
+
+    def _write(self, name: str, line: dict[str, Any]) -> None:
+        if self.main:
+            self.files[name].write(json.dumps(line) + "\n")
+            self.files[name].flush()
+
+    def _track(self, values: dict[str, float], step: int) -> None:
+        if self.accelerator.trackers:
+            self.accelerator.log(values, step=step)
+
+
+def _short(value: float) -> float:
+    """Seven digits: all that float32 holds, and equal for equal runs."""
+    return float(f"{value:.7g}")
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Whole lines of a log up to a step; a line that a kill cut short is not one."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    return kept

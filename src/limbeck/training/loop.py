@@ -1,0 +1,241 @@
+"""Training: stages of steps, validation, checkpoints. The loop is ours and small; the engine is Accelerate."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from limbeck.core.errors import RecipeError
+from limbeck.core.progress import bar, say
+from limbeck.core.recipe import Stage, Training
+from limbeck.models.heads import check_head
+from limbeck.objectives import Objective
+from limbeck.tasks import Codec, Encoded
+from limbeck.training.batches import Order, share
+from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
+from limbeck.training.distiller import Distiller
+from limbeck.training.engine import make_accelerator, micro_batch
+from limbeck.training.log import Log
+from limbeck.training.optim import learning_rate, make_optimizer
+from limbeck.training.step import Teacher, optimizer_step
+from limbeck.training.validate import better, validate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage with its rows in numbers."""
+
+    stage: Stage
+    train: Encoded
+    validation: Encoded
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the stage."""
+        if self.stage.max_steps is not None:
+            return self.stage.max_steps
+        return max(1, math.ceil(self.stage.epochs * len(self.train) / self.stage.global_batch_size))
+
+    @property
+    def eval_steps(self) -> int:
+        """Steps between validations: an epoch unless the recipe says otherwise."""
+        return self.stage.eval_steps or max(1, len(self.train) // self.stage.global_batch_size)
+
+
+@dataclass
+class Job:
+    """All that a training run needs.
+
+    Attributes:
+        title: what the progress bar calls it.
+        student: the model that learns, changed in place.
+        codec: makes batches.
+        stages: what is done, in order; each begins with the best weights of the one before.
+        training: precision, checkpoints, trackers.
+        seed: of order and dropout.
+        teacher: None where no term asks for one.
+        shared: class ids that student and teacher have in common, None where all are.
+        unit: what is counted: tokens or samples.
+        logs: where trackers write.
+    """
+
+    title: str
+    student: PreTrainedModel
+    codec: Codec
+    stages: Sequence[StageJob]
+    training: Training
+    seed: int
+    unit: str
+    teacher: Teacher | None = None
+    shared: Tensor | None = None
+    logs: Path = Path("logs")
+
+
+def train(job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Train `job.student` through all stages; killed and called again, it goes on to the same result.
+
+    Args:
+        job: what to do.
+        folder: takes `steps.jsonl` and `evals.jsonl`; checkpoints lie in it under a hidden name.
+
+    Returns:
+        Of every stage: its name, the step of its best weights, and their validation metrics.
+
+    Raises:
+        TrainingError: loss or gradient are not finite.
+        RecipeError: batch sizes do not fit the number of processes.
+    """
+    accelerator = make_accelerator(job.training, job.logs)
+    for each in job.stages:
+        micro_batch(each.stage, accelerator.num_processes, f"stage {each.stage.name}")
+        if not len(each.train) or not len(each.validation):
+            raise RecipeError(f"stage {each.stage.name} has no rows left to train or validate on", got=each.train.counts)
+    job.student.to(accelerator.device)
+    few = job.codec.collate(job.stages[0].train.features[:1]).to(accelerator.device)
+    check_head(job.student, few, job.title)
+    if job.training.report_to:
+        accelerator.init_trackers("limbeck", config={"title": job.title, "seed": job.seed})
+    run = _Run(job, accelerator, Checkpoints(folder / ".checkpoints"))
+    total = sum(each.steps for each in job.stages)
+    with bar(job.unit) as progress_bar, run.stopped_gently():
+        run.log = Log(folder, run.progress.step, accelerator, progress_bar, job.title, total)
+        if run.progress.step:
+            say(f"{job.title}: going on from step {run.progress.step} of {total}")
+        while run.progress.stage < len(job.stages):
+            run.stage(job.stages[run.progress.stage])
+        run.log.close()
+    if job.training.report_to:
+        accelerator.end_training()
+    return run.progress.done
+
+
+class _Run:
+    """A training run under way."""
+
+    log: Log
+
+    def __init__(self, job: Job, accelerator: Accelerator, checkpoints: Checkpoints):
+        self.job, self.accelerator, self.checkpoints = job, accelerator, checkpoints
+        self.progress, self.stop_asked = Progress(), False
+        self.resumed = checkpoints.newest()
+        if self.resumed is not None:
+            self.progress = Progress(**json.loads(self.resumed.file("progress.json").read_text()))
+            load_weights(job.student, self.resumed)
+
+    def stage(self, each: StageJob) -> None:
+        """One stage, or what is left of it."""
+        job, progress, plan = self.job, self.progress, each.stage
+        distiller = Distiller(job.student, cast(Sequence[Objective], plan.terms), job.shared)
+        distiller.to(self.accelerator.device)
+        optimizer = make_optimizer(distiller, plan)
+        if self.resumed is not None and progress.step_in_stage:
+            load_optimizer(optimizer, self.resumed)
+        self.resumed = None
+        wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
+        order = Order([f.length for f in each.train.features], plan.global_batch_size, job.seed, plan.group_by_length)
+        while progress.step_in_stage < each.steps:
+            self._step(each, wrapped, distiller, engine_optimizer, order)
+            at_end = progress.step_in_stage == each.steps
+            if at_end or progress.step_in_stage % each.eval_steps == 0:
+                self._validate(each)
+                if plan.early_stopping_patience and progress.patience >= plan.early_stopping_patience:
+                    break
+            stop = self._stop()
+            if not at_end and (stop or progress.step % job.training.save_steps == 0):
+                self._save(optimizer)
+            if stop and not at_end:
+                raise SystemExit(143)
+        self._end(each, optimizer)
+        self.accelerator.free_memory(wrapped, engine_optimizer)
+
+    def _step(self, each: StageJob, wrapped: Any, distiller: Distiller, optimizer: Any, order: Order) -> None:
+        accelerator, progress, plan = self.accelerator, self.progress, each.stage
+        seed_step(self.job.seed, progress.step, accelerator.process_index)
+        done = progress.step_in_stage / max(1, each.steps - 1)
+        rate = learning_rate(plan, progress.step_in_stage, each.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        micro = micro_batch(plan, accelerator.num_processes, plan.name)
+        parts = share(order.step(progress.step_in_stage), accelerator.process_index, accelerator.num_processes, micro)
+        batches = [self.job.codec.collate([each.train.features[i] for i in part]) for part in parts]
+        wrapped.train()
+        told = optimizer_step(
+            accelerator,
+            wrapped,
+            distiller,
+            self.job.teacher if distiller.asks_teacher else None,
+            optimizer,
+            [batch.to(accelerator.device) for batch in batches],
+            weights=[term.weight(done) for term in distiller.terms],
+            max_grad_norm=plan.max_grad_norm,
+        )
+        progress.step_in_stage += 1
+        progress.step += 1
+        self.log.step(progress.step, plan.name, told, rate)
+
+    def _validate(self, each: StageJob) -> None:
+        progress, size = self.progress, self.job.training.per_device_eval_batch_size
+        metrics = validate(self.accelerator, self.job.student, self.job.codec, each.validation.features, size)
+        is_best = better(metrics, progress.best)
+        progress.patience = 0 if is_best else progress.patience + 1
+        if is_best:
+            progress.best, progress.best_step = metrics, progress.step
+            if self.accelerator.is_main_process:
+                self.checkpoints.save_best(self.job.student, progress.step)
+        self.accelerator.wait_for_everyone()
+        self.log.evaluation(progress.step, each.stage.name, metrics, is_best)
+
+    def _end(self, each: StageJob, optimizer: Any) -> None:
+        """Go back to the stage's best weights and make them the next one's start."""
+        progress = self.progress
+        assert progress.best_step is not None
+        self.checkpoints.load_best(self.job.student, progress.best_step)
+        progress.stage, progress.step_in_stage, progress.patience = progress.stage + 1, 0, 0
+        progress.done.append({"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})})
+        progress.best = progress.best_step = None
+        self._save(optimizer)
+
+    def _stop(self) -> bool:
+        """Whether any process was asked to stop; all must agree, or the others would wait for it for ever."""
+        if self.accelerator.num_processes == 1:
+            return self.stop_asked
+        asked = torch.tensor(int(self.stop_asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum"))
+
+    def _save(self, optimizer: Any) -> None:
+        if self.accelerator.is_main_process:
+            self.checkpoints.save(self.job.student, optimizer, self.progress)
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def stopped_gently(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C: finish the step, save, and leave with status 143."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: Any) -> None:
+            say("stopping after this step; the same command goes on from here")
+            self.stop_asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
