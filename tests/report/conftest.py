@@ -1,135 +1,22 @@
-"""A run as the pipeline records it, drawn from formulas in place of a training."""
+"""A run as the pipeline records it."""
 
 from __future__ import annotations
 
-import math
-import random
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from limbeck.report.facts import Facts
-
-STAGES = (("warm-up", 180), ("distil", 1620))
-
-
-def score(model: str, axis: str, name: str, value: float, **more: Any) -> dict[str, Any]:
-    row = {"model": model, "axis": axis, "name": name, "value": value, "low": None, "high": None}
-    return {**row, "n": 3080, "unit": "share", "split": "test", **more}
-
-
-def log(seed: int, teacher: bool) -> list[dict[str, Any]]:
-    draw, rows, step = random.Random(seed), [], 0
-    for stage, length in STAGES:
-        for _ in range(length):
-            step += 1
-            fade = math.exp(-step / 320)
-            terms = {"cross_entropy": 0.16 + 4.1 * fade + draw.gauss(0, 0.02 + 0.25 * fade)}
-            if teacher and stage == "distil":
-                terms["kl"] = 0.11 + 2.6 * fade + draw.gauss(0, 0.01 + 0.12 * fade)
-                terms["hidden"] = 0.031 + 0.4 * fade + abs(draw.gauss(0, 0.004))
-            row = {"step": step, "stage": stage, "terms": terms, "loss": sum(terms.values()), "grad_norm": 1.3}
-            rows.append({**row, "learning_rate": 1e-3 * (1 - step / 1800), "units": {"sample": 64}, "seconds": 0.11})
-    return rows
-
-
-def validations(top: float, seed: int) -> list[dict[str, Any]]:
-    draw, rows, best = random.Random(seed), [], 0.0
-    for step in range(90, 1801, 90):
-        accuracy = top - 0.75 * math.exp(-step / 260) + draw.gauss(0, 0.004)
-        stage = "warm-up" if step <= STAGES[0][1] else "distil"
-        metrics = {"accuracy": accuracy, "loss": 2 * (1 - accuracy)}
-        rows.append({"step": step, "stage": stage, "metrics": metrics, "best": accuracy > best})
-        best = max(best, accuracy)
-    return rows
-
-
-def manifest(kind: str, digest: str, parents: dict[str, str], seconds: float, **more: Any) -> dict[str, Any]:
-    versions = {"limbeck": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0"}
-    files = {
-        f"{kind}.json": {"bytes": 48_210, "sha256": "0" * 64},
-        "part.parquet": {"bytes": 7_310_000, "sha256": "1" * 64},
-    }
-    made = {"kind": kind, "digest": digest * 8, "parents": parents, "files": files, "versions": versions}
-    return {**made, "created": "2026-02-11T09:30:00Z", "seconds": seconds, "counts": {}, "notes": [], **more}
-
-
-RECIPE = {
-    "task": {"type": "text-classification"},
-    "output": "runs/banking77",
-    "seed": 0,
-    "teacher": {"model": "sentence-transformers/all-MiniLM-L6-v2", "dtype": "auto"},
-    "student": {"model": "from-teacher", "layers": [0, 5], "dtype": "auto"},
-    "data": {"train": {"type": "banking77"}, "validation": 0.1, "text": "text", "label": "label", "seed": 0},
-    "stages": [
-        {"name": "warm-up", "epochs": 1.0, "terms": [{"type": "cross_entropy", "weight": 1.0}]},
-        {"name": "distil", "epochs": 9.0, "terms": [{"type": "cross_entropy"}, {"type": "kl", "temperature": 2.0}]},
-    ],
-    "baseline": True,
-    "evaluate": {"split": "test", "confidence": 0.95, "resamples": 10_000, "latency_runs": 50},
-}
-
-SCORES = [
-    score("teacher", "accuracy", "accuracy", 0.9312, low=0.9221, high=0.9399),
-    score("student", "accuracy", "accuracy", 0.9182, low=0.9084, high=0.9276),
-    score("baseline", "accuracy", "accuracy", 0.8974, low=0.8867, high=0.9081),
-    score("student", "agreement", "agreement_with_teacher", 0.9513, low=0.9435, high=0.9588),
-    score("student", "comparison", "kept_of_teacher", 0.986, low=0.978, high=0.994),
-    score("student", "comparison", "student_minus_baseline", 0.0208, low=0.0092, high=0.0325),
-    *(
-        score(model, "efficiency", name, value, n=n, unit=unit, split=None)
-        for model, figures in {
-            "teacher": (22_743_000, 90_972_000, 4.61, 5.32),
-            "student": (1_629_000, 6_516_000, 1.44, 1.71),
-            "baseline": (1_629_000, 6_516_000, 1.45, 1.7),
-        }.items()
-        for (name, unit, n), value in zip(
-            (
-                ("parameters", "parameters", None),
-                ("bytes", "bytes", None),
-                ("latency_p50", "ms", 50),
-                ("latency_p95", "ms", 50),
-            ),
-            figures,
-            strict=True,
-        )
-    ),
-    score("student", "efficiency", "speedup", 3.2, low=3.12, high=3.29, n=50, unit="x", split=None),
-    score("student", "efficiency", "size_ratio", 13.96, n=None, unit="x", split=None),
-]
-
-
-def make_facts(**changes: Any) -> Facts:
-    counts = {
-        "train": {"rows": 9003, "dropped": {"empty text": 3, "no label": 0}, "truncated": 12},
-        "validation": {"rows": 1000, "dropped": {"empty text": 0, "no label": 0}, "truncated": 1},
-        "test": {"rows": 3080, "dropped": {"empty text": 0, "no label": 0}, "truncated": 4},
-        "labels": 77,
-    }
-    notes = ["2 training rows have the text of a test row; they were kept"]
-    shared = ["teacher and student share all 30,522 vocabulary rows"]
-    train = {"prepare": "3fa4c1d0" * 8}
-    scored = {"train": "91bd07e3" * 8, "baseline": "c07714d2" * 8}
-    given: dict[str, Any] = {
-        "title": "banking77: MiniLM, six layers into two",
-        "recipe": RECIPE,
-        "scores": [dict(row) for row in SCORES],
-        "steps": log(0, teacher=True),
-        "evals": validations(0.922, 1),
-        "baseline_steps": log(2, teacher=False),
-        "baseline_evals": validations(0.9, 3),
-        "manifests": {
-            "prepare": manifest("prepare", "3fa4c1d0", {}, 6.2, counts=counts, notes=notes),
-            "train": manifest(
-                "train", "91bd07e3", train, 412.7, counts={"steps": 1800, "samples": 115_200}, notes=shared
-            ),
-            "baseline": manifest("baseline", "c07714d2", train, 230.4),
-            "evaluate": manifest("evaluate", "5e0a9911", scored, 38.9),
-        },
-    }
-    return Facts(**{**given, **changes})
+from limbeck.report.render import write_report
+from tests.report.made import make_facts
 
 
 @pytest.fixture
 def facts() -> Facts:
     return make_facts()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the whole run, written once."""
+    return write_report(make_facts(), tmp_path_factory.mktemp("report"))[0]

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def init(
     task: Annotated[TaskName, typer.Argument(help="What is to be learned.", show_default=False)],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; left out: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; left out: standard output.")
+    ] = None,
 ) -> None:
     """Write a commented recipe for a task; it runs as it is, and says what to change."""
     from limbeck.core.errors import RecipeError
@@ -34,7 +36,9 @@ def init(
     if output is None:
         typer.echo(text, nl=False)
         return
-    if output.exists():
-        raise RecipeError(f"{output} is already there", fix="choose another name; nothing is overwritten")
-    output.write_text(text, encoding="utf-8")
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise RecipeError(f"{output} is already there", fix="choose another name; nothing is overwritten") from None
     typer.echo(f"written to {output}; next: limbeck run {output}", err=True)

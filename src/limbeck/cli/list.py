@@ -37,4 +37,5 @@ def list_parts(kind: Annotated[Kind, typer.Argument(help="Which parts.", show_de
     for name in names(kind.removesuffix("s")):
         part = find(kind.removesuffix("s"), name)
         table.add_row(name, summary(part), ", ".join(f.name for f in fields(part)), reference(part))  # type: ignore[arg-type]
-    Console(highlight=False).print(table)
+    # Square brackets in a text are brackets, not rich's markup.
+    Console(highlight=False, markup=False, emoji=False).print(table)

@@ -10,11 +10,14 @@ import typer
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that take the place of the recipe's.", show_default=False),
+    typer.Argument(
+        metavar="[KEY.PATH=VALUE]...", help="Settings that take the place of the recipe's.", show_default=False
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do steps again that are up to date.")]
 Seeds = Annotated[
-    int | None, typer.Option(min=2, help="Run under so many seeds and compare student and baseline.", show_default=False)
+    int | None,
+    typer.Option(min=2, help="Run under so many seeds and compare student and baseline.", show_default=False),
 ]
 
 _HELP = {
@@ -51,17 +54,18 @@ def _until(step: str):  # type: ignore[no-untyped-def]
 
 
 def _run(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
-    import limbeck
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.progress import is_main_process
+    from limbeck.core.recipe import load_recipe
 
+    loaded = load_recipe(recipe, overrides)  # before the libraries, so that a mistake is told at once
     quiet_libraries()
-    result = limbeck.run(recipe, overrides, until=until, force=force)
+    from limbeck.pipeline.run import run_recipe
+
+    result = run_recipe(loaded, until=until, force=force)
     if not is_main_process():
         return
     if result.report is not None:
-        from limbeck.report.headline import headline  # noqa: F401
-
         typer.echo((result.report.parent / "report.md").read_text().split("\n## ", 1)[0].strip())
         typer.echo(f"\nstudent  {result.student}\nreport   {result.report}")
     else:
@@ -71,14 +75,18 @@ def _run(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
 def _run_seeds(recipe: Path, overrides: list[str], force: bool, seeds: int) -> None:
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    quiet_libraries()
     from limbeck.pipeline.seeds import run_seeds
 
-    quiet_libraries()
-    found = run_seeds(load_recipe(recipe, overrides), seeds, force=force)
+    found = run_seeds(loaded, seeds, force=force)
     models = [name for name in found.rows[0] if name != "seed"]
     typer.echo("seed  " + "  ".join(f"{name:>9}" for name in models) + f"   ({found.metric})")
     for row in found.rows:
         typer.echo(f"{row['seed']:>4}  " + "  ".join(f"{row[name]:>9.4f}" for name in models))
     if found.difference is not None:
-        typer.echo(f"student - baseline: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] over {seeds} seeds")
+        typer.echo(
+            f"student - baseline: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] over {seeds} seeds"
+        )
     typer.echo(f"written to {found.path}")

@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def schema(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; left out: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; left out: standard output.")
+    ] = None,
 ) -> None:
     """Write the JSON schema of recipes; editors complete and check with it.
 
@@ -22,12 +24,11 @@ def schema(
     """
     import json
 
-    from limbeck.core.artifacts import write_atomically
     from limbeck.core.recipe import Recipe
 
     text = json.dumps(Recipe.model_json_schema(), indent=2) + "\n"
     if output is None:
         typer.echo(text, nl=False)
     else:
-        write_atomically(output, text)
+        output.write_text(text, encoding="utf-8")
         typer.echo(f"written to {output}", err=True)

@@ -69,17 +69,25 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new and nothing between."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, _json_text(value))
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def load(path: Path) -> Artifact:
@@ -101,13 +109,15 @@ def load(path: Path) -> Artifact:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of an artifact, checked against its own digest (the files are not read)."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        manifest: dict[str, Any] = json.loads(text)
     except FileNotFoundError:
         raise ArtifactError(f"there is no finished artifact at {path}", fix="run the step before this one") from None
     except ValueError as error:
         raise ArtifactError(f"{path} is damaged: {MANIFEST} is not JSON", fix=f"remove {path} and run again") from error
     body = {k: v for k, v in manifest.items() if k != "digest"} if isinstance(manifest, dict) else {}
-    if not body or digest_of(body) != manifest.get("digest"):
+    # The text too, for a flipped bit can leave the values as they are: 1e-05 and 1E-05 are one number.
+    if not body or digest_of(body) != manifest.get("digest") or text != _json_text(manifest):
         raise ArtifactError(f"{path} is damaged: {MANIFEST} has changed", fix=f"remove {path} and run again")
     return manifest
 
@@ -136,7 +146,10 @@ def locked(output: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        holder = owner.read_text().strip() if owner.exists() else "unknown"
+        try:
+            holder = owner.read_text().strip()
+        except OSError:  # the holder has only just begun, or is about to end
+            holder = "unknown"
         raise ArtifactError(f"{output} is in use by another run", got=f"process {holder}", fix="wait for it") from None
     try:
         write_atomically(owner, str(os.getpid()))
@@ -171,17 +184,19 @@ def step(
         The artifact, and whether the work was done now.
 
     Raises:
-        ArtifactError: a finished artifact, with the same inputs, is damaged.
+        ArtifactError: a finished artifact is damaged, something else stands in its place, or the disk is full.
     """
     final, partial = output / name, output / f".{name}.partial"
     lineage = {parent: artifact.digest for parent, artifact in parents.items()}
     fingerprint = digest_of({"step": name, "inputs": inputs, "parents": lineage, "limbeck": __version__})
+    _put_back(final)
     if not force and _made_from(final) == fingerprint:
         return load(final), False
-    if force or _made_from(partial) != fingerprint:  # else: a kill came just before the last rename
-        _open_partial(partial, fingerprint, keep=not force)
-        began = time.time()
-        with _full_disk_explained(output):
+    _refuse_strangers(final)
+    with _full_disk_explained(output):
+        if force or _made_from(partial) != fingerprint:  # else: a kill came just before the last rename
+            _open_partial(partial, fingerprint, keep=not force)
+            began = time.time()
             told = dict(work(partial))
             facts = {
                 "kind": name,
@@ -193,7 +208,7 @@ def step(
                 "seconds": round(time.time() - began, 3),
             }
             seal(partial, {**facts, **told})
-    _swap(partial, final)
+        _swap(partial, final)
     return load(final), True
 
 
@@ -216,7 +231,9 @@ def _open_partial(partial: Path, fingerprint: str, keep: bool) -> None:
     """A folder to work in: the one of an interrupted try if it had the same inputs, else an empty one."""
     mark = _mark(partial)
     if not (keep and mark.exists() and mark.read_text() == fingerprint):
-        shutil.rmtree(partial, ignore_errors=True)
+        mark.unlink(missing_ok=True)  # first, so that a folder half removed is never taken for one to go on with
+        if partial.exists():
+            shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     (partial / MANIFEST).unlink(missing_ok=True)
     write_atomically(mark, fingerprint)
@@ -228,36 +245,63 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+        if "No space left on device" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             fix = "free some space and run again; finished steps are kept"
             raise ArtifactError(f"the disk that holds {output} is full", fix=fix) from error
         raise
 
 
 def _inventory(folder: Path) -> dict[str, Any]:
-    """Every file but the hidden ones, which are scratch."""
+    """Every file but the hidden ones, which are scratch; bytes and names are brought to the disk."""
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     files = [folder / name for name in names if not any(part.startswith(".") for part in name.parts)]
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    for place in sorted({parent for path in files for parent in path.parents if folder in parent.parents}):
+        sync_folder(place)
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files
     }
 
 
 def _swap(partial: Path, final: Path) -> None:
     """Put the new folder in the old one's place; a kill between the renames is mended by the next run."""
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(final)
+    _discard(old)
     if final.exists():
         final.rename(old)
     partial.rename(final)
     sync_folder(final.parent)
     _mark(partial).unlink(missing_ok=True)
     for scratch in [old, *final.glob(".*")]:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _discard(scratch)
+
+
+def _old(final: Path) -> Path:
+    return final.with_name(f".{final.name}.old")
+
+
+def _put_back(final: Path) -> None:
+    """Mend a kill between the renames of `_swap`: until the new artifact is in place, the old one is the artifact."""
+    if not final.exists() and (_old(final) / MANIFEST).exists():
+        _old(final).rename(final)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or a folder, its manifest first: a folder half removed must not be put back."""
+    if path.is_dir() and not path.is_symlink():
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_strangers(final: Path) -> None:
+    """A folder without a manifest is not ours, perhaps the user's data: it is never moved or removed."""
+    if final.exists() and not (final / MANIFEST).exists() and not (final.is_dir() and not any(final.iterdir())):
+        what = f"{final} is in the way: it has no {MANIFEST}, so it is no finished step"
+        raise ArtifactError(what, fix=f"choose another `output`, or remove {final} if it is not needed")
 
 
 def sync_folder(folder: Path) -> None:

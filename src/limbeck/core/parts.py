@@ -55,7 +55,9 @@ class Part:
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
 def part(cls: C) -> C:
     """Make a class a part: a frozen, keyword-only dataclass, validated when it is made."""
-    make = partial(pydantic_dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    make = partial(
+        pydantic_dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False)
+    )
     return make(cls)  # type: ignore[return-value]
 
 
@@ -66,7 +68,20 @@ def snake_case(name: str) -> str:
 
 @cache
 def _plugins(kind: str) -> Mapping[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=f"limbeck.{kind}")}
+    return {entry.name.replace("-", "_"): entry for entry in entry_points(group=f"limbeck.{kind}")}
+
+
+def _load_plugin(kind: str, name: str) -> type[Part]:
+    entry = _plugins(kind)[name]
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"the {kind} '{name}' cannot be loaded from {entry.value}", got=error) from error
+    if not (isinstance(found, type) and issubclass(found, Part) and found.type() == name):
+        got = found.type() if isinstance(found, type) and issubclass(found, Part) else repr(found)
+        fix = f"name the entry point in limbeck.{kind} as the class in snake case"
+        raise RecipeError(f"{entry.value} is not a {kind} of the type '{name}'", got=got, fix=fix)
+    return found
 
 
 @cache
@@ -96,7 +111,7 @@ def find(kind: str, name: str) -> type[Part]:
     """
     known, name = names(kind), name.replace("-", "_")
     if name in _plugins(kind):
-        return _plugins(kind)[name].load()
+        return _load_plugin(kind, name)
     if name not in known:
         guess = nearest(name, known)
         raise RecipeError(

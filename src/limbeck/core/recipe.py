@@ -7,11 +7,11 @@ spelled out, is stored with the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from limbeck.core.errors import RecipeError
@@ -22,11 +22,15 @@ AnySource = Annotated[Part, PartOf("source")]
 AnyObjective = Annotated[Part, PartOf("objective")]
 AnyTask = Annotated[Part, PartOf("task")]
 
+_SOURCE: TypeAdapter[Part] = TypeAdapter(AnySource)
+
 
 class Section(BaseModel):
     """A mapping in a recipe. Unknown keys are refused with the nearest known one suggested."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,14 +71,17 @@ class Data(Section):
     seed: int = 0
     """Draws the validation rows and the subsample. Not changed by the recipe's `seed`."""
 
-    @field_validator("validation", mode="wrap")
+    @field_validator("validation", mode="before")
     @classmethod
-    def _share_or_source(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+    def _share_or_source(cls, value: Any) -> Any:
+        """Told apart here, so that an error speaks of the one that was meant."""
+        if value is None:
+            return None
         if isinstance(value, int | float) and not isinstance(value, bool):
             if not 0 < value < 1:
                 raise ValueError("a share of the training rows lies between 0 and 1")
             return float(value)
-        return handler(value)
+        return _SOURCE.validate_python(value)
 
     def columns(self) -> dict[str, str]:
         """The columns that the recipe names, by what they mean."""
@@ -108,6 +115,16 @@ class Model(Section):
     """`sdpa`, `eager`, `flash_attention_2`; left out: the library's choice."""
     trust_remote_code: bool = False
     """Run Python code that comes with a model. Off unless you have read that code."""
+
+    @field_validator("tokenizer", mode="before")
+    @classmethod
+    def _named_or_trained(cls, value: Any) -> Any:
+        """Told apart here, so that an error speaks of the one that was meant."""
+        if isinstance(value, Mapping):
+            return TrainTokenizer.model_validate(value)
+        if not isinstance(value, str | TrainTokenizer | None):
+            raise ValueError(f"a name, a folder or {{train: bpe}} is wanted, got {value!r}")
+        return value
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
@@ -174,6 +191,13 @@ class Stage(Optimization):
     data: Data | None = None
     """Rows of this stage, where they are not the recipe's."""
 
+    @model_validator(mode="after")
+    def _terms_differ(self) -> Self:
+        labels = [getattr(term, "label", term.type()) for term in self.terms]
+        if repeated := {label for label in labels if labels.count(label) > 1}:
+            raise ValueError(f"two terms are called {', '.join(sorted(repeated))}; give each a `name` of its own")
+        return self
+
 
 class Finetune(Stage):
     """Training of the teacher on the task, before it teaches."""
@@ -181,6 +205,12 @@ class Finetune(Stage):
     name: str = "finetune"
     terms: Annotated[list[AnyObjective], Field(min_length=1)] = [{"type": "cross_entropy"}]  # type: ignore[list-item]
     model_config = ConfigDict(validate_default=True)
+
+    @model_validator(mode="after")
+    def _nobody_teaches_the_teacher(self) -> Self:
+        if asking := _asking(self):
+            raise ValueError(f"the teacher has no teacher of its own, but these terms need one: {', '.join(asking)}")
+        return self
 
 
 class Teacher(Model):
@@ -193,7 +223,7 @@ class Teacher(Model):
 class Student(Model):
     """The model that learns."""
 
-    layers: list[int] | None = None
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     """With `from-teacher`: which of the teacher's layers to keep, counted from 0."""
 
     @model_validator(mode="after")
@@ -257,10 +287,13 @@ class Recipe(Section):
     @classmethod
     def _inherit(cls, data: Any) -> Any:
         """Stages and the teacher's fine-tuning start from the recipe's `training`."""
-        if not isinstance(data, Mapping) or not isinstance(training := data.get("training") or {}, Mapping):
+        if not isinstance(data, Mapping):
             return data
-        shared = {k: v for k, v in training.items() if k in Optimization.model_fields}
-        data = dict(data)
+        # A section whose lines are all commented out reads as null; it is as good as left out.
+        data = {k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report")}
+        if not isinstance(training := data.get("training", {}), Mapping | Training):
+            return data
+        shared = {k: v for k, v in dict(training).items() if k in Optimization.model_fields}
         if isinstance(data.get("stages"), list):
             data["stages"] = [{**shared, **s} if isinstance(s, Mapping) else s for s in data["stages"]]
         teacher = data.get("teacher")
@@ -276,12 +309,16 @@ class Recipe(Section):
         if self.teacher is None:
             if self.student.model == "from-teacher":
                 raise ValueError("the student is `from-teacher`, but the recipe has no `teacher`")
-            asking = [t.type() for stage in self.stages for t in stage.terms if getattr(t, "asks_teacher", False)]
-            if asking:
+            if asking := [term for stage in self.stages for term in _asking(stage)]:
                 raise ValueError(f"the recipe has no `teacher`, but these terms need one: {', '.join(asking)}")
         elif self.teacher.model == "from-teacher":
             raise ValueError("`from-teacher` is for the student")
         return self
+
+
+def _asking(stage: Stage) -> list[str]:
+    """The stage's terms that need a teacher."""
+    return [term.type() for term in stage.terms if getattr(term, "asks_teacher", False)]
 
 
 def load_recipe(source: Recipe | Mapping[str, Any] | str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -297,7 +334,7 @@ def load_recipe(source: Recipe | Mapping[str, Any] | str | Path, overrides: Iter
     try:
         return Recipe.model_validate(apply_overrides(raw, overrides))
     except ValidationError as error:
-        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(map(_line, error.errors()))) from error
+        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(_lines(error.errors()))) from error
 
 
 def dump_recipe(recipe: Section) -> dict[str, Any]:
@@ -305,10 +342,23 @@ def dump_recipe(recipe: Section) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
+def _lines(errors: Iterable[ErrorDetails]) -> Iterator[str]:
+    """One line for each thing that is wrong; what stages inherit from `training` is told once, there."""
+    errors = list(errors)
+    at_training = {(e["loc"][1:], e["msg"]) for e in errors if e["loc"][:1] == ("training",)}
+    for error in errors:
+        if error["loc"][:1] == ("training",) or (error["loc"][-1:], error["msg"]) not in at_training:
+            yield _line(error)
+
+
 def _line(error: ErrorDetails) -> str:
-    loc = [str(part) for part in error["loc"] if not str(part).startswith("function-") and part != "float"]
+    loc = [str(part) for part in error["loc"]]
+    text = error["msg"].removeprefix("Value error, ").replace("\n", "\n    ")
     if error["type"] == "unknown_key":
         loc.append(error["ctx"]["key"])
-    text = error["msg"].removeprefix("Value error, ").replace("\n", "\n    ")
+    elif error["type"] == "model_type":
+        text = f"a mapping of keys to values is wanted, got {error['input']!r}"
+    elif isinstance(error["input"], str | int | float | None) and error["type"] != "value_error":
+        text += f", got {error['input']!r}"
     path = ".".join(loc)
     return f"  {path}: {text}" if path else f"  {text}"

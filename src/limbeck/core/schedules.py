@@ -27,7 +27,7 @@ class Schedule(Part, ABC):
 class Constant(Schedule):
     """The same value all along."""
 
-    value: float = Field(allow_inf_nan=False)
+    value: float
 
     def __call__(self, progress: float) -> float:
         return self.value
@@ -41,8 +41,8 @@ class Constant(Schedule):
 class Linear(Schedule):
     """A straight line from `start` to `end`."""
 
-    start: float = Field(allow_inf_nan=False)
-    end: float = Field(allow_inf_nan=False)
+    start: float
+    end: float
 
     def __call__(self, progress: float) -> float:
         return self.start + (self.end - self.start) * progress
@@ -52,8 +52,8 @@ class Linear(Schedule):
 class Cosine(Schedule):
     """Half a cosine from `start` to `end`: slow, fast, slow."""
 
-    start: float = Field(allow_inf_nan=False)
-    end: float = Field(allow_inf_nan=False)
+    start: float
+    end: float
 
     def __call__(self, progress: float) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
@@ -64,7 +64,7 @@ class Step(Schedule):
     """Jumps: `values[i]` holds until progress reaches `boundaries[i]`, the last one to the end."""
 
     boundaries: list[Annotated[float, Field(gt=0, lt=1)]]
-    values: list[Annotated[float, Field(allow_inf_nan=False)]]
+    values: list[float]
 
     @model_validator(mode="after")
     def _check(self) -> Step:

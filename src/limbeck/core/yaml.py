@@ -20,7 +20,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int) and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is given twice", key_node.start_mark
+                )
             seen.add(key if isinstance(key, str | int) else str(key))
         return super().construct_mapping(node, deep)
 
@@ -28,8 +30,8 @@ class _Loader(yaml.SafeLoader):
 # YAML 1.1 wants a dot and a signed exponent; people write 1e-5 and 3e4.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
+    re.compile(r"^[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
@@ -55,7 +57,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     """A YAML document; `origin` names it in errors."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{origin} is not valid YAML", got=" ".join(str(error).split())) from error
 
 
@@ -89,15 +91,15 @@ def _copy(value: Any) -> Any:
 
 
 def _enter(node: Any, key: str, path: str) -> Any:
-    if isinstance(node, dict):
-        if node.get(key) is None:
-            node[key] = {}
-        elif isinstance(node[key], str):  # a bare name, `task: causal-lm`, is given fields
-            node[key] = {"type": node[key]}
-        return node[key]
-    if isinstance(node, list):
-        return node[_position(node, key, path)]
-    raise RecipeError(f"the override's path '{path}' leads into a plain value", got=repr(node))
+    place: Any = _position(node, key, path) if isinstance(node, list) else key
+    if not isinstance(node, dict | list):
+        raise RecipeError(f"the override's path '{path}' leads into a plain value", got=repr(node))
+    inside = node.get(key) if isinstance(node, dict) else node[place]
+    if inside is None:
+        node[place] = {}
+    elif isinstance(inside, str):  # a bare name, `task: causal-lm`, is given fields
+        node[place] = {"type": inside}
+    return node[place]
 
 
 def _put(node: Any, key: str, value: Any, path: str) -> None:
@@ -110,10 +112,17 @@ def _put(node: Any, key: str, value: Any, path: str) -> None:
 
 
 def _position(items: list[Any], key: str, path: str) -> int:
-    names = [next((i[k] for k in ("name", "type") if k in i), None) if isinstance(i, dict) else None for i in items]
+    names = [_name(item) for item in items]
     if key in names:
         return names.index(key)
     if key.lstrip("-").isdigit() and -len(items) <= int(key) < len(items):
         return int(key)
     allowed = ", ".join([f"0..{len(items) - 1}", *(n for n in names if n)]) if items else "nothing: the list is empty"
     raise RecipeError(f"the override's path '{path}' names no item of the list", got=key, allowed=allowed)
+
+
+def _name(item: Any) -> str | None:
+    """What an override may call an item of a list: its `name`, its `type`, or itself if it is a bare name."""
+    if isinstance(item, Mapping):
+        item = next((item[key] for key in ("name", "type") if item.get(key) is not None), None)
+    return None if item is None or isinstance(item, list) else str(item)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from limbeck.core.types import IGNORE, Dense, Dist, Head
 from limbeck.objectives._base import DistributionTerm
@@ -113,7 +114,9 @@ def _rows(dist: Dist, keep: Tensor, *, detach: bool) -> Dist:
         logits = dist.logits.flatten(0, -2)[keep]
         return Dense(logits.detach() if detach else logits)
     hidden = dist.hidden.flatten(0, -2)[keep]
-    return Head(hidden.detach(), dist.weight.detach(), dist.bias) if detach else Head(hidden, dist.weight, dist.bias)
+    if not detach:
+        return Head(hidden, dist.weight, dist.bias)
+    return Head(hidden.detach(), dist.weight.detach(), None if dist.bias is None else dist.bias.detach())
 
 
 def _exact(values: Tensor) -> Tensor:
@@ -226,6 +229,7 @@ class _FusedRows(torch.autograd.Function):
         return total, sums
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, factor, _):  # type: ignore[no-untyped-def,override]
         def scaled(gradient, dtype):  # type: ignore[no-untyped-def]
             return None if gradient is None else (gradient * factor).to(dtype)

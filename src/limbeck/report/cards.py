@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from limbeck.report import formats
 from limbeck.report.facts import Facts, Row
-from limbeck.report.headline import against_teacher, same_student, verdict
+from limbeck.report.headline import against_teacher, gain, same_student, verdict
 from limbeck.report.metrics import interval_text, metric, size_name, split_value, value_text, with_interval
 
 
@@ -66,7 +66,7 @@ def _quality(facts: Facts) -> Card | None:
 
 def _size(facts: Facts) -> Card | None:
     ratio, name = facts.find("student", "size_ratio"), size_name(facts)
-    what = {"parameters": "parameters", "bytes": "on disk"}.get(name or "", "")
+    what = {"parameters": "parameters", "bytes": "of weights"}.get(name or "", "")
     if ratio and ratio["value"] > 0:
         figure = "same" if abs(ratio["value"] - 1) < 0.005 else formats.part(ratio["value"])
         beside = _beside(facts, name) if name else ""
@@ -86,9 +86,11 @@ def _speed(facts: Facts) -> Card | None:
 
 
 def _baseline(facts: Facts) -> Card | None:
-    row = facts.find("student", "student_minus_baseline")
+    row = gain(facts)
     if row is None:
         return None
     read, label = verdict(row), "Gain from the teacher" if facts.has_teacher else "Gain over the baseline"
+    if metric(row).lower_is_better:
+        label = "Perplexity, change by the teacher" if facts.has_teacher else "Perplexity, change"
     beside = f"beside {same_student(facts)}"
     return Card(label, *split_value(row), interval_text(row), beside, read.tone, read.words)

@@ -29,8 +29,8 @@ class Facts:
         scores: rows {model, axis, name, value, low, high, n, unit, split}; low, high and n may be None.
         steps: the student's training log, rows {step, stage, terms, loss, grad_norm, learning_rate, units, seconds};
             `step` counts on from stage to stage.
-        evals: the student's validation log, rows {step, stage, metrics, best}; the last row marked best is the
-            checkpoint that was kept.
+        evals: the student's validation log, rows {step, stage, metrics, best}; a stage's last row marked best is
+            the checkpoint that it ended with.
         baseline_steps: the same of the baseline, empty without one.
         baseline_evals: the same of the baseline, empty without one.
         manifests: artifact manifests by step name, in the order of the run.
@@ -64,8 +64,7 @@ class Facts:
     @property
     def has_baseline(self) -> bool:
         """True if the student was compared with one trained on the labels alone."""
-        compared = self.find("student", "student_minus_baseline") is not None
-        return compared or any(r["model"] == "baseline" for r in self.scores)
+        return any(r["model"] == "baseline" or "minus_baseline" in r["name"] for r in self.scores)
 
     def splits(self) -> list[str]:
         """Splits that quality was measured on, the headline's first."""

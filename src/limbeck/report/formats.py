@@ -59,9 +59,10 @@ def percentage_points(value: float, *peers: float) -> tuple[str, str]:
     return text, f"{NBSP}point" if text.lstrip("+" + MINUS) == "1.0" else f"{NBSP}points"
 
 
-def difference(value: float, *peers: float) -> tuple[str, str]:
-    """A difference of two plain numbers, with its sign."""
-    return fixed(value, decimals(value, *peers, least=2), signed=True), ""
+def relative(value: float, *peers: float) -> tuple[str, str]:
+    """A difference of logarithms as a change of the quantity itself, -0.043 as -4.2 %."""
+    change, *others = (100 * math.expm1(v) for v in (value, *peers))
+    return fixed(change, decimals(change, *others), signed=True), f"{NBSP}%"
 
 
 def count(value: float, *_: float) -> tuple[str, str]:
@@ -98,11 +99,11 @@ def duration(value: float, *_: float) -> tuple[str, str]:
     """Seconds as 0.42 s, 12 s, 3 min 12 s, 2 h 5 min."""
     if value < 59.5:
         return significant(value, 2), f"{NBSP}s"
-    total = round(value)
-    hours, minutes, seconds = total // 3600, total % 3600 // 60, total % 60
-    if hours:
-        return f"{hours:,}{NBSP}h {round(total % 3600 / 60) % 60}{NBSP}min", ""
-    return f"{minutes}{NBSP}min {seconds}{NBSP}s", ""
+    if value < 3599.5:
+        minutes, seconds = divmod(round(value), 60)
+        return f"{minutes}{NBSP}min {seconds}{NBSP}s", ""
+    hours, minutes = divmod(round(value / 60), 60)
+    return f"{hours:,}{NBSP}h {minutes}{NBSP}min", ""
 
 
 def times(value: float, *_: float) -> tuple[str, str]:

@@ -10,6 +10,9 @@ from limbeck.report.metrics import has_interval, metric, size_name, value_text, 
 
 _WORDS = {"accuracy": "accuracy", "answer_accuracy": "answer accuracy", "perplexity": "perplexity"}
 
+GAINS = ("student_minus_baseline", "log_perplexity_minus_baseline")
+"""Differences from the baseline: of accuracies, and of perplexities."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -40,6 +43,11 @@ def headline(facts: Facts) -> str:
     if not claims:
         return beside[0].upper() + beside[1:] + "."
     return "The student " + " and ".join(claims) + (f"; {beside}" if beside else "") + "."
+
+
+def gain(facts: Facts) -> Row | None:
+    """The student's difference from the baseline in the score that the headline is about."""
+    return facts.find("student", GAINS[1 if facts.primary == "perplexity" else 0])
 
 
 def verdict(row: Row) -> Verdict:
@@ -95,7 +103,7 @@ def _size(facts: Facts) -> str:
         return "the teacher's size"
     if ratio and ratio["value"] > 0:
         whose = "its" if facts.primary else "the teacher's"
-        return f"{formats.part(ratio['value'])} of {whose} size"
+        return f"{formats.part(ratio['value'])}{' of' if ratio['value'] > 1 else ''} {whose} size"
     name = size_name(facts)
     own = facts.find("student", name) if name and not facts.has_teacher else None
     return f"{value_text(own)} {'parameters' if name == 'parameters' else 'of weights'}" if own else ""
@@ -115,7 +123,7 @@ def _speed(facts: Facts) -> str:
 
 
 def _beside_baseline(facts: Facts) -> str:
-    row = facts.find("student", "student_minus_baseline")
+    row = gain(facts)
     if row is None:
         return ""
     other, read = same_student(facts), verdict(row)
@@ -131,7 +139,8 @@ def _beside_baseline(facts: Facts) -> str:
 
 
 def _magnitude(row: Row) -> str:
-    """A difference without its sign, for a sentence that says which way it goes."""
-    if row["value"] < 0:
-        row = {**row, "value": -row["value"], "low": -row["high"], "high": -row["low"]}
-    return with_interval(row).replace("+", "")
+    """A difference and its interval without their signs, for a sentence that says which way it goes."""
+    ends = [row["low"], row["high"]]
+    digits = [metric(row).kind(v, row["value"], *ends)[0].lstrip("+" + formats.MINUS) for v in ends]
+    amount = value_text(row).lstrip("+" + formats.MINUS)
+    return f"{amount} [{', '.join(reversed(digits) if row['value'] < 0 else digits)}]"

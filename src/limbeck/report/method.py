@@ -23,23 +23,29 @@ def where_from(facts: Facts) -> str:
 
 
 def caution(facts: Facts) -> str:
-    """A warning where checkpoints were chosen on the very rows that the figures are from."""
-    if facts.splits()[:1] != ["validation"] or not (facts.evals or facts.baseline_evals):
-        return ""
-    return "Checkpoints were chosen on the same split, so these figures flatter the trained models a little."
+    """A warning where models have seen the very rows that the figures are from."""
+    split, told = next(iter(facts.splits()), ""), []
+    if split == "validation" and (facts.evals or facts.baseline_evals):
+        told.append("Checkpoints were chosen on the same split, so these figures flatter the trained models a little.")
+    found = [section(m, "counts").get(f"train_rows_also_in_{split}") for m in facts.manifests.values()]
+    both = max((n for n in found if finite(n)), default=0)
+    if both:
+        rows = "1 training row has" if both == 1 else f"{both:,} training rows have"
+        told.append(f"{rows} the same inputs as a row of that split.")
+    return " ".join(told)
 
 
 def method(facts: Facts) -> list[str]:
     """How the figures were taken, a sentence or two each; what is not known is not said."""
     settings, told = section(facts.recipe, "evaluate"), []
     if where := where_from(facts):
-        chosen = " Checkpoints were chosen on the validation split." if facts.evals else ""
-        told.append(where + (" " + caution(facts) if caution(facts) else chosen))
+        chosen = "Checkpoints were chosen on the validation split." if facts.evals and "validation" not in where else ""
+        told.append(" ".join(filter(None, (where, chosen, caution(facts)))))
     told += _intervals(facts, settings)
     if any(r["name"].startswith("latency") for r in facts.scores):
         runs = settings.get("latency_runs")
         many = f" of {runs:,} single requests a model" if finite(runs) else ""
-        told.append(f"Latency is the time{many}, the models taken in turns on the same machine.")
+        told.append(f"Latency is the time{many}, the models taken in turns on the same machine{_hardware(facts)}.")
     if facts.has_baseline:
         told.append("The baseline is the same student, trained the same way on the labels alone.")
     seed = facts.recipe.get("seed")
@@ -47,6 +53,12 @@ def method(facts: Facts) -> list[str]:
         once = f"Each model was trained once (seed {seed})" if finite(seed) else "Each model was trained once"
         told.append(f"{once}; how much scores vary between trainings is not part of any interval.")
     return told
+
+
+def _hardware(facts: Facts) -> str:
+    """What the scores were taken on, as far as the artifact says."""
+    hardware = section(section(facts.manifests, "evaluate"), "hardware")
+    return f" ({', '.join(f'{name} {value}' for name, value in hardware.items())})" if hardware else ""
 
 
 def _intervals(facts: Facts, settings: Mapping[str, Any]) -> list[str]:
@@ -72,8 +84,8 @@ def about(facts: Facts) -> list[tuple[str, str]]:
     data = section(recipe, "data")
     entries = [
         ("Task", _typed(recipe.get("task"))),
-        ("Teacher", _model(section(recipe, "teacher"))),
-        ("Student", _model(section(recipe, "student"))),
+        ("Teacher", _recorded(facts, "prepare") or _model(section(recipe, "teacher"))),
+        ("Student", _recorded(facts, "train") or _model(section(recipe, "student"))),
         ("Data", _typed(data.get("train"))),
         ("Evaluated", _date(facts)),
     ]
@@ -96,6 +108,13 @@ def _model(model: Mapping[str, Any]) -> str:
         return str(model["model"])
     config = section(model, "config")
     return f"new {config['model_type']}" if "model_type" in config else ""
+
+
+def _recorded(facts: Facts, step: str) -> str:
+    """A model as its artifact names it, with its licence."""
+    model = section(section(facts.manifests, step), "model")
+    licence = f" (licence: {model['licence']})" if model.get("licence") else ""
+    return f"{model['name']}{licence}" if model.get("name") else ""
 
 
 def _date(facts: Facts) -> str:

@@ -23,11 +23,13 @@ _KNOWN = {
     "answer_accuracy": Metric("Answer accuracy", formats.share),
     "perplexity": Metric("Perplexity (lower is better)", formats.plain(), lower_is_better=True),
     "unparsed_answers": Metric("Answers that could not be read", formats.share, lower_is_better=True),
+    "unfinished_answers": Metric("Answers cut off by the length limit", formats.share, lower_is_better=True),
     "agreement_with_teacher": Metric("Same answer as the teacher", formats.share),
     "kept_of_teacher": Metric("Kept of the teacher's score", formats.share),
     "student_minus_baseline": Metric("Student minus baseline", formats.points),
+    "log_perplexity_minus_baseline": Metric("Perplexity beside the baseline's", formats.relative, lower_is_better=True),
     "parameters": Metric("Parameters", formats.magnitude),
-    "bytes": Metric("Weights on disk", formats.size),
+    "bytes": Metric("Size of the weights", formats.size),
     "latency_p50": Metric("Latency, median", formats.milliseconds),
     "latency_p95": Metric("Latency, 95th percentile", formats.milliseconds),
     "speedup": Metric("Speed-up over the teacher", formats.times),
@@ -55,8 +57,6 @@ def metric(row: Row) -> Metric:
         return Metric(name.replace("_", " ").capitalize(), _BY_UNIT.get(unit) or formats.plain(unit))
     if known.kind is formats.share and unit in (*_HUNDREDTHS, "count", "answers", "rows", "samples"):
         return Metric(known.label, _BY_UNIT.get(unit, formats.percent), known.lower_is_better)
-    if name == "student_minus_baseline" and "perplexity" in unit:
-        return Metric("Student minus baseline, perplexity", formats.difference, lower_is_better=True)
     if name == "student_minus_baseline" and unit in _HUNDREDTHS:
         return Metric(known.label, formats.percentage_points)
     return known
@@ -76,7 +76,7 @@ def value_text(row: Row) -> str:
 
 def interval_text(row: Row) -> str:
     """A score's interval, empty where there is none."""
-    return formats.interval(row.get("low"), row.get("high"), metric(row).kind, row["value"])
+    return formats.interval(row["low"], row["high"], metric(row).kind, row["value"]) if has_interval(row) else ""
 
 
 def with_interval(row: Row) -> str:
@@ -85,8 +85,9 @@ def with_interval(row: Row) -> str:
 
 
 def has_interval(row: Row) -> bool:
-    """True if both ends of the interval are known."""
-    return finite(row.get("low")) and finite(row.get("high"))
+    """True if the ends of the interval are known, and came of more than one row."""
+    several = not finite(row.get("n")) or row["n"] > 1
+    return several and finite(row.get("low")) and finite(row.get("high"))
 
 
 def size_name(facts: Facts) -> str | None:

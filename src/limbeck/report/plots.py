@@ -10,7 +10,7 @@ from limbeck.report.curves import POINTS, Curve, curve, loss_curves, spread, thi
 from limbeck.report.facts import Facts, Row, finite, in_order, model_name
 from limbeck.report.metrics import metric, size_name, value_text, with_interval
 from limbeck.report.svg import COLOUR, WIDTH, Key, Plot, canvas, draw, house_style, name_axes
-from limbeck.report.tables import kept_checkpoint, stretches, validation_text
+from limbeck.report.tables import kept_checkpoints, stretches, validation_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,9 +80,9 @@ def _validation_plot(facts: Facts) -> Plot | None:
     label = metric({"name": score}).label
     name_axes(axes, "Optimizer step", f"{label} on the validation split")
     svg = draw(figure, "validation", f"Validation {score.replace('_', ' ')} by step", "; ".join(told) + ".")
-    marked = any(kept_checkpoint(e) for e in (facts.evals, facts.baseline_evals))
+    marked = any(kept_checkpoints(e) for e in (facts.evals, facts.baseline_evals))
     caption = f"{label} on the validation split while training." + (
-        " A ring marks the kept checkpoint." if marked else ""
+        " Rings mark the checkpoints that were kept, one a stage." if marked else ""
     )
     return Plot("validation", "Validation", svg, caption, tuple(keys))
 
@@ -111,7 +111,7 @@ def _size_plot(facts: Facts) -> Plot | None:
     kind = metric(known[0][2]).kind
     _plain_ticks(axes.yaxis, share=kind is formats.share)
     axes.margins(y=0.2)
-    label, unit = metric(known[0][2]).label, "Parameters" if size == "parameters" else "Weights on disk"
+    label, unit = metric(known[0][2]).label, "Parameters" if size == "parameters" else "Bytes of weights"
     name_axes(axes, unit + (", logarithmic" if log else ""), label)
     told = [f"{model_name(m)}: {value_text(x)} {unit.lower()}, {label.lower()} {with_interval(y)}" for m, x, y in known]
     svg = draw(figure, "size", f"{label} against size", ". ".join(told) + ".")
@@ -131,13 +131,13 @@ def _line(axes: Axes, points: Curve, key: Key, width: float, marks: bool = False
 
 
 def _mark_kept(axes: Axes, evals: list[dict[str, Any]], score: str, model: str) -> str:
-    best = kept_checkpoint(evals)
-    if best is None or not finite(best["metrics"].get(score)):
+    kept = [e for e in kept_checkpoints(evals) if finite(e["metrics"].get(score))]
+    if not kept:
         return ""
-    at, value = best["step"], best["metrics"][score]
+    at, values = [e["step"] for e in kept], [e["metrics"][score] for e in kept]
     ring: Any = {"markeredgecolor": COLOUR[model], "markerfacecolor": COLOUR["ground"], "markeredgewidth": 2.2}
-    axes.plot([at], [value], marker="o", markersize=10, zorder=5, **ring)
-    return f", kept checkpoint at step {at:,} with {validation_text(value, score)}"
+    axes.plot(at, values, linestyle="", marker="o", markersize=10, zorder=5, **ring)
+    return f", kept checkpoint at step {at[-1]:,} with {validation_text(values[-1], score)}"
 
 
 def _stages(axes: Axes, rows: list[dict[str, Any]]) -> None:

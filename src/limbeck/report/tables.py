@@ -9,10 +9,24 @@ from typing import Any
 
 from limbeck.report import formats
 from limbeck.report.facts import Facts, Row, finite, in_order, model_name
-from limbeck.report.headline import against_teacher, verdict
+from limbeck.report.headline import GAINS, against_teacher, verdict
 from limbeck.report.metrics import interval_text, metric, value_text
 
 _COMPARED = ("comparison", "agreement")
+_LISTED = 10
+_COUNTED = {
+    "train": "training rows",
+    "validation": "validation rows",
+    "test": "test rows",
+    "train_rows": "rows of the training source",
+    "validation_from": "validation rows are",
+    "held_out": "held out of the training rows",
+    "train_rows_also_in_validation": "training rows whose inputs are in validation too",
+    "train_rows_also_in_test": "training rows whose inputs are in the test rows too",
+    "rows": "rows evaluated",
+    "split": "split evaluated",
+}
+"""Counts whose names are too short for a reader who does not know the code."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +78,15 @@ def efficiency(facts: Facts) -> Table:
 
 
 def comparisons(facts: Facts) -> Table:
-    """The student beside the teacher and the baseline."""
-    lines = []
-    for row in (r for r in facts.scores if r["axis"] in _COMPARED and finite(r.get("value"))):
-        reading = ""
-        if row["name"] == "student_minus_baseline":
-            reading = verdict(row).words
-        elif row["name"] == "kept_of_teacher":
-            reading = against_teacher(row).words
-        who = "" if row["model"] == "student" else f", {model_name(str(row['model'])).lower()}"
-        value = Cell(value_text(row), interval_text(row))
-        lines.append(Line(metric(row).label + who, (value, Cell(reading), _n([row]), _split(row))))
-    columns = ("Comparison", "Value", "Reading", "Rows", "Split")
-    return Table("The student beside the other models", columns, tuple(lines), words={2, 4})
+    """Every model beside the teacher and the baseline, with the reading of each difference."""
+    rows = [r for r in facts.scores if r["axis"] in _COMPARED]
+    return _matrix("Beside the teacher and the baseline, same rows", rows, "Rows")
+
+
+def _reading(row: Row) -> str:
+    if row["name"] in GAINS:
+        return verdict(row).words
+    return against_teacher(row).words if row["name"] == "kept_of_teacher" else ""
 
 
 def _matrix(caption: str, rows: list[dict[str, Any]], counted: str, split: bool = True) -> Table:
@@ -93,12 +103,14 @@ def _matrix(caption: str, rows: list[dict[str, Any]], counted: str, split: bool 
 
 
 def _cell(row: Row | None) -> Cell:
-    return Cell(value_text(row), interval_text(row)) if row else Cell(formats.DASH)
+    if row is None:
+        return Cell(formats.DASH)
+    return Cell(value_text(row), ", ".join(filter(None, (interval_text(row), _reading(row)))))
 
 
 def _n(rows: list[dict[str, Any]]) -> Cell:
     """How many rows or runs are behind a line; models that differ are listed."""
-    found = dict.fromkeys(formats.text(r["n"], formats.count) for r in rows if finite(r.get("n")))
+    found = dict.fromkeys(formats.text(r["n"], formats.count) for r in rows if finite(r.get("n")) and r["n"] > 1)
     return Cell(" / ".join(found) or formats.DASH)
 
 
@@ -116,33 +128,32 @@ def training(facts: Facts, score: str | None) -> Table:
     lines = []
     logs = [("student", facts.steps, facts.evals), ("baseline", facts.baseline_steps, facts.baseline_evals)]
     for model, steps, evals in logs:
+        checks = dict(stretches(evals))
         for stage, rows in stretches(steps):
             losses = [r["loss"] for r in rows if finite(r.get("loss"))]
             few = max(1, len(losses) // 50)
             ends = [formats.significant(sum(end) / few) for end in (losses[:few], losses[-few:])] if losses else []
-            span = f"{rows[0]['step']:,}{formats.DASH}{rows[-1]['step']:,}"
-            loss = " to ".join(ends) or formats.DASH
-            first, last = rows[0]["step"], rows[-1]["step"]
-            here = [e for e in evals if score and first <= e["step"] <= last and finite(e["metrics"].get(score))]
-            lines.append(Line(model_name(model), (Cell(stage), Cell(span), Cell(loss), _kept(here, evals, score))))
-    columns = ("Model", "Stage", "Steps", "Loss, first to last", "Last validation")
-    return Table("Stages of the training", columns, tuple(lines), words={1})
+            span = Cell(f"{rows[0]['step']:,}{formats.DASH}{rows[-1]['step']:,}")
+            loss = Cell(" to ".join(ends) or formats.DASH)
+            lines.append(Line(model_name(model), (Cell(stage), span, loss, _best(checks.get(stage, []), score))))
+    name = f"Best validation {score.replace('_', ' ')}" if score else "Best validation"
+    return Table(
+        "Stages of the training", ("Model", "Stage", "Steps", "Loss, first to last", name), tuple(lines), words={1}
+    )
 
 
-def _kept(here: list[dict[str, Any]], evals: list[dict[str, Any]], score: str | None) -> Cell:
-    """The stage's last validation score, and the kept checkpoint where it lies in this stage."""
-    if not here or score is None:
+def _best(evals: list[dict[str, Any]], score: str | None) -> Cell:
+    """The validation of a stage whose weights were kept."""
+    best = kept_checkpoints(evals)
+    if score is None or not best or not finite(best[-1]["metrics"].get(score)):
         return Cell(formats.DASH)
-    best = kept_checkpoint(evals)
-    text = validation_text(here[-1]["metrics"][score], score)
-    if best is None or best not in here:
-        return Cell(text)
-    return Cell(text, f"kept: {validation_text(best['metrics'][score], score)} at step {best['step']:,}")
+    return Cell(validation_text(best[-1]["metrics"][score], score), f"at step {best[-1]['step']:,}")
 
 
-def kept_checkpoint(evals: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The validation that chose the kept checkpoint: the last one marked best."""
-    return next((e for e in reversed(evals) if e.get("best")), None)
+def kept_checkpoints(evals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The validations that chose what was kept, one a stage: the stage's last one marked best."""
+    marked = [[e for e in rows if e.get("best")] for _, rows in stretches(evals)]
+    return [rows[-1] for rows in marked if rows]
 
 
 def validation_text(value: float, score: str) -> str:
@@ -150,20 +161,20 @@ def validation_text(value: float, score: str) -> str:
     return value_text({"name": score, "value": value})
 
 
-def counts(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """What the steps counted: a matrix where one counted by split, and a list of the rest."""
-    tables, single = [], []
+def counts(manifests: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What the steps counted, a column a step; steps that counted the same share a column."""
+    columns: list[tuple[list[str], dict[str, Any]]] = []
     for step, manifest in manifests.items():
-        found = manifest.get("counts") or {}
-        groups = {k: dict(_flat(v)) for k, v in found.items() if isinstance(v, Mapping)}
-        columns = list(dict.fromkeys(key for group in groups.values() for key in group))
-        lines = [Line(_words(k), tuple(Cell(_told(g.get(c))) for c in columns)) for k, g in groups.items() if g]
-        heads = tuple(_words(c) for c in columns)
-        tables.append(Table(f"Counted by {step}", ("Part", *heads), tuple(lines)))
-        plain = {k: v for k, v in found.items() if not isinstance(v, Mapping)}
-        single += [Line(step, (Cell(_words(k)), Cell(_told(v)))) for k, v in plain.items()]
-    rest = "Other counts" if any(tables) else "Counts by step"
-    return [table for table in (*tables, Table(rest, ("Step", "What", "Count"), tuple(single), words={1})) if table]
+        found = dict(_flat(manifest.get("counts") or {}))
+        if found:
+            same = next((steps for steps, other in columns if other == found), None)
+            if same is None:
+                columns.append(([step], found))
+            else:
+                same.append(step)
+    names = dict.fromkeys(name for _, found in columns for name in found)
+    lines = [Line(_words(name), tuple(_told(found.get(name)) for _, found in columns)) for name in names]
+    return Table("Rows by step, and what was lost of them", ("What", *(", ".join(s) for s, _ in columns)), tuple(lines))
 
 
 def _flat(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -176,14 +187,17 @@ def _flat(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 
 def _words(key: str) -> str:
-    text = key.replace("_", " ")
+    text = _COUNTED.get(key) or key.replace("lost: ", "stage ", 1).replace("_", " ")
     return text[:1].upper() + text[1:]
 
 
-def _told(value: Any) -> str:
+def _told(value: Any) -> Cell:
     if value is None:
-        return formats.DASH
-    return formats.text(value, formats.count) if finite(value) else str(value)
+        return Cell(formats.DASH)
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:_LISTED])) + (", ..." if len(value) > _LISTED else "")
+        return Cell(f"{len(value):,}", shown)
+    return Cell(formats.text(value, formats.count) if finite(value) else str(value))
 
 
 def notes(manifests: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

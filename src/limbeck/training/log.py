@@ -43,9 +43,8 @@ class Log:
         """One optimizer step."""
         began = self.recent[-1][0]
         self.recent.append((time.monotonic(), told.units))
-        terms = {name: _short(value) for name, value in told.terms.items()}
-        line = {"step": step, "stage": stage, "terms": terms, "loss": _short(told.loss)}
-        line |= {"grad_norm": _short(told.grad_norm), "learning_rate": learning_rate, "units": told.units}
+        line = {"step": step, "stage": stage, "terms": told.terms, "loss": told.loss}
+        line |= {"grad_norm": told.grad_norm, "learning_rate": learning_rate, "units": told.units}
         self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})
         figures = "  ".join(f"{name} {value:.3f}" for name, value in told.terms.items())
         span = self.recent[-1][0] - self.recent[0][0]
@@ -76,11 +75,6 @@ class Log:
     def _track(self, values: dict[str, float], step: int) -> None:
         if self.accelerator.trackers:
             self.accelerator.log(values, step=step)
-
-
-def _short(value: float) -> float:
-    """Seven digits: all that float32 holds, and equal for equal runs."""
-    return float(f"{value:.7g}")
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

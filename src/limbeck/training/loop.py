@@ -204,6 +204,7 @@ class _Run:
         progress = self.progress
         assert progress.best_step is not None
         self.checkpoints.load_best(self.job.student, progress.best_step)
+        self.accelerator.wait_for_everyone()  # saving clears the best weights away
         progress.stage, progress.step_in_stage, progress.patience = progress.stage + 1, 0, 0
         progress.done.append({"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})})
         progress.best = progress.best_step = None

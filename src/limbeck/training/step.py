@@ -67,18 +67,18 @@ def optimizer_step(
     Raises:
         TrainingError: nothing to learn in the batch, or loss or gradient are not finite.
     """
-    units = accelerator.reduce(torch.stack([(b.labels != IGNORE).sum() for b in batches]).sum(), "sum")
+    units = int(accelerator.reduce(torch.stack([(b.labels != IGNORE).sum() for b in batches]).sum(), "sum"))
     if not units:
         raise TrainingError("a batch holds no label to learn from", got=f"samples {', '.join(batches[0].ids[:3])}, ...")
     factor = accelerator.num_processes / units  # the engine averages gradients over processes
-    total, sums = torch.zeros((), device=units.device), [torch.zeros((), device=units.device)] * len(weights)
+    total, sums = 0.0, [0.0] * len(weights)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(wrapped):
             told = Signal() if teacher is None else teacher.signal(batch, distiller.asks_teacher)
             loss, values = wrapped(batch, told, weights)
             accelerator.backward(loss * factor)
-            total = total + loss.detach()
+            total += loss.detach()
             sums = [a + b for a, b in zip(sums, values.values(), strict=True)]
     figures = accelerator.reduce(torch.stack([total, *sums]), "sum") / units
     norm = accelerator.clip_grad_norm_(distiller.parameters(), max_grad_norm)
@@ -92,4 +92,4 @@ def optimizer_step(
     optimizer.step()
     optimizer.zero_grad()
     terms = {term.label: value.item() for term, value in zip(distiller.terms, figures[1:], strict=True)}
-    return Told(figures[0].item(), terms, norm.item(), int(units))
+    return Told(figures[0].item(), terms, norm.item(), units)

@@ -1,0 +1,180 @@
+"""Peak memory and time of one loss step, CE + T^2 KL with T = 2: limbeck's pass against the naive form.
+
+    python benchmarks/b00_step_memory.py                        # N=2048, H=512, V=151,936: the naive form needs ~12 GiB
+    python benchmarks/b00_step_memory.py --vocab-size 16384     # a quick look
+
+Each form runs in a process of its own, on the same inputs: hidden states and output matrices of a student and a
+teacher. The peak is the process's highest resident size less its size just before the step, so the inputs are
+not in it, and gradients are. Differences are the largest absolute one over the largest absolute value of the
+naive form's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FORMS = ("naive", "limbeck")
+MIB = 2**20
+
+
+def main() -> None:
+    options = arguments()
+    if options.form is not None:
+        measure(options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        told = [spawn(form, options, Path(folder)) for form in FORMS]
+        differences = compare(*(Path(folder) / f"{form}.safetensors" for form in FORMS))
+    naive, ours = told
+    result = {
+        "benchmark": "one step of CE + T^2 KL (T=2) over a vocabulary, value and gradients",
+        "settings": {k: v for k, v in vars(options).items() if k not in ("form", "results", "outcome")},
+        "forms": told,
+        "share_of_naive_peak": round(ours["peak_mib"] / naive["peak_mib"], 4),
+        "largest_relative_difference": differences,
+        "machine": machine(),
+    }
+    show(result)
+    if options.results is not None:
+        options.results.mkdir(parents=True, exist_ok=True)
+        path = options.results / f"{time.strftime('%Y-%m-%d')}-step-memory.json"
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {path}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2048, help="valid positions")
+    parser.add_argument("--hidden-size", type=int, default=512, help="width of student and teacher")
+    parser.add_argument("--vocab-size", type=int, default=151_936)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
+    parser.add_argument("--form", choices=FORMS, help="measure one form in this process (used by the script itself)")
+    parser.add_argument("--outcome", type=Path, help="where that process puts value and gradients")
+    return parser.parse_args()
+
+
+def spawn(form: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure a form in a process of its own."""
+    sizes = {"rows": options.rows, "hidden-size": options.hidden_size, "vocab-size": options.vocab_size}
+    flags = {**sizes, "threads": options.threads, "form": form, "outcome": folder / f"{form}.safetensors"}
+    command = [sys.executable, __file__, *(str(part) for k, v in flags.items() for part in (f"--{k}", v))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(options: argparse.Namespace) -> None:
+    """One step in this process; prints what it took."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(options.threads)
+    inputs = made(options.rows, options.hidden_size, options.vocab_size)
+    step = {"naive": naive_step, "limbeck": limbeck_step}[options.form]
+    small = made(8, 4, 16)
+    step(small).backward()  # what is loaded on first use is not the step's
+    before, began = resident(), time.perf_counter()
+    loss = step(inputs)
+    loss.backward()
+    seconds, peak = time.perf_counter() - began, highest()
+    outcome = {"value": loss.detach(), "hidden": inputs["hidden"].grad, "weight": inputs["weight"].grad}
+    save_file(outcome, options.outcome)
+    print(json.dumps({"form": options.form, "peak_mib": round((peak - before) / MIB, 1), "seconds": round(seconds, 2)}))
+
+
+def made(rows: int, width: int, vocabulary: int) -> dict[str, Any]:
+    """Inputs of a step: heads that give logits of the size of a trained model's, and labels, some of them masked."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(vocabulary, width, generator=draw).mul_(2 / width**0.5)
+    labels = torch.randint(0, vocabulary, (rows,), generator=draw)
+    labels[:: max(rows // 8, 2)] = -100
+    return {
+        "hidden": torch.randn(rows, width, generator=draw).requires_grad_(),
+        "weight": weight.requires_grad_(),
+        "teacher_hidden": torch.randn(rows, width, generator=draw),
+        "teacher_weight": torch.randn(vocabulary, width, generator=draw).mul_(2 / width**0.5),
+        "labels": labels,
+    }
+
+
+def naive_step(given: dict[str, Any]) -> Any:
+    """As it is usually written: all logits, then PyTorch's losses."""
+    import torch
+    from torch.nn import functional as F
+
+    student = given["hidden"] @ given["weight"].T
+    with torch.no_grad():
+        teacher = given["teacher_hidden"] @ given["teacher_weight"].T
+    hard = F.cross_entropy(student, given["labels"], ignore_index=-100, reduction="sum")
+    valid = given["labels"] != -100
+    rows = F.kl_div(F.log_softmax(student / 2, -1), F.log_softmax(teacher / 2, -1), log_target=True, reduction="none")
+    return (hard + 4 * rows.sum(1)[valid].sum()) / valid.sum()
+
+
+def limbeck_step(given: dict[str, Any]) -> Any:
+    """limbeck's pass over the same."""
+    from limbeck.core.parts import build
+    from limbeck.core.types import Head
+    from limbeck.objectives import distribution_loss
+
+    terms = [build("objective", "cross_entropy"), build("objective", {"type": "kl", "temperature": 2})]
+    student, teacher = Head(given["hidden"], given["weight"]), Head(given["teacher_hidden"], given["teacher_weight"])
+    total, _ = distribution_loss(student, teacher, given["labels"], terms, [1.0, 1.0])
+    return total / (given["labels"] != -100).sum()
+
+
+def highest() -> int:
+    """Bytes that this process has had resident at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident() -> int:
+    """Bytes that this process has resident now; where the system does not tell, the most it has had."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return highest()
+
+
+def compare(one: Path, other: Path) -> dict[str, float]:
+    """Largest differences of value and gradients, relative to the largest value."""
+    from safetensors.torch import load_file
+
+    naive, ours = load_file(one), load_file(other)
+    return {key: float((ours[key] - naive[key]).abs().max() / naive[key].abs().max()) for key in naive}
+
+
+def machine() -> dict[str, Any]:
+    import torch
+
+    from limbeck.core.artifacts import versions
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = {"system": platform.system(), "architecture": platform.machine(), "processors": os.cpu_count()}
+    return {**system, "memory_gib": round(memory, 1), "torch": torch.__version__, "versions": versions()}
+
+
+def show(result: dict[str, Any]) -> None:
+    sizes = result["settings"]
+    print(f"N={sizes['rows']:,} H={sizes['hidden_size']:,} V={sizes['vocab_size']:,}, {sizes['threads']} thread(s)")
+    print(f"{'form':<10}{'peak MiB over inputs':>22}{'seconds':>10}")
+    for form in result["forms"]:
+        print(f"{form['form']:<10}{form['peak_mib']:>22,.1f}{form['seconds']:>10.2f}")
+    print(f"limbeck needs {result['share_of_naive_peak']:.1%} of the naive form's peak")
+    print("largest relative difference: " + ", ".join(f"{k} {v:.1e}" for k, v in result["largest_relative_difference"].items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What holds for every test: one thread, so that figures repeat and parallel workers do not fight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Start every test from the same seed, whichever ran before it."""
+    import torch
+
+    torch.manual_seed(0)

@@ -1,0 +1,49 @@
+"""The gradient does not depend on how a batch is split over micro-batches and processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from limbeck.training.loop import train
+from tests.training.ragged import losses, make_job
+
+RAGGED = Path(__file__).with_name("ragged.py")
+
+
+def alone(folder: Path, micro: int, dtype: torch.dtype) -> list[tuple[float, float]]:
+    folder.mkdir()
+    train(make_job(micro, dtype), folder)
+    return losses(folder)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_micro_batches_give_the_same_steps(tmp_path: Path, micro: int) -> None:
+    whole = alone(tmp_path / "whole", 8, torch.float64)
+    split = alone(tmp_path / "split", micro, torch.float64)
+    assert len(whole) == 5
+    for one, other in zip(whole, split, strict=True):
+        assert one == pytest.approx(other, rel=1e-10)
+
+
+def test_micro_batches_agree_in_single_precision_at_the_first_step(tmp_path: Path) -> None:
+    whole = alone(tmp_path / "whole", 8, torch.float32)
+    for micro in (1, 2):
+        split = alone(tmp_path / str(micro), micro, torch.float32)
+        assert whole[0] == pytest.approx(split[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_two_processes_give_the_same_steps(tmp_path: Path, micro: int) -> None:
+    whole = alone(tmp_path / "whole", 8, torch.float64)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = ["-m", "tests.training.ragged", str(tmp_path / "two"), str(micro), "float64"]
+    root = RAGGED.parents[2]
+    done = subprocess.run([*command, *script], cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for one, other in zip(whole, losses(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(other, rel=1e-10)
