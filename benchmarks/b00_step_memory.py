@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +54,24 @@ def main() -> None:
         print(f"written to {path}")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2048, help="valid positions")
     parser.add_argument("--hidden-size", type=int, default=512, help="width of student and teacher")
     parser.add_argument("--vocab-size", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--chunk-mib", type=float, help="limbeck's bound on a chunk of logits; left out: its default")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
     parser.add_argument("--form", choices=FORMS, help="measure one form in this process (used by the script itself)")
     parser.add_argument("--outcome", type=Path, help="where that process puts value and gradients")
-    return parser.parse_args()
+    return parser.parse_args(command)
 
 
 def spawn(form: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure a form in a process of its own."""
-    sizes = {"rows": options.rows, "hidden-size": options.hidden_size, "vocab-size": options.vocab_size}
-    flags = {**sizes, "threads": options.threads, "form": form, "outcome": folder / f"{form}.safetensors"}
-    command = [sys.executable, __file__, *(str(part) for k, v in flags.items() for part in (f"--{k}", v))]
+    flags = {**vars(options), "form": form, "outcome": folder / f"{form}.safetensors"}
+    given = (str(part) for k, v in flags.items() if v is not None for part in (f"--{k.replace('_', '-')}", v))
+    command = [sys.executable, __file__, *given]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -80,9 +83,9 @@ def measure(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     inputs = made(options.rows, options.hidden_size, options.vocab_size)
-    step = {"naive": naive_step, "limbeck": limbeck_step}[options.form]
-    small = made(8, 4, 16)
-    step(small).backward()  # what is loaded on first use is not the step's
+    bound = {} if options.chunk_mib is None else {"chunk_bytes": int(options.chunk_mib * MIB)}
+    step = {"naive": naive_step, "limbeck": partial(limbeck_step, **bound)}[options.form]
+    step(made(8, 4, 16)).backward()  # what is loaded on first use is not the step's
     before, began = resident(), time.perf_counter()
     loss = step(inputs)
     loss.backward()
@@ -123,7 +126,7 @@ def naive_step(given: dict[str, Any]) -> Any:
     return (hard + 4 * rows.sum(1)[valid].sum()) / valid.sum()
 
 
-def limbeck_step(given: dict[str, Any]) -> Any:
+def limbeck_step(given: dict[str, Any], **bound: int) -> Any:
     """limbeck's pass over the same."""
     from limbeck.core.parts import build
     from limbeck.core.types import Head
@@ -131,13 +134,17 @@ def limbeck_step(given: dict[str, Any]) -> Any:
 
     terms = [build("objective", "cross_entropy"), build("objective", {"type": "kl", "temperature": 2})]
     student, teacher = Head(given["hidden"], given["weight"]), Head(given["teacher_hidden"], given["teacher_weight"])
-    total, _ = distribution_loss(student, teacher, given["labels"], terms, [1.0, 1.0])
+    total, _ = distribution_loss(student, teacher, given["labels"], terms, [1.0, 1.0], **bound)
     return total / (given["labels"] != -100).sum()
 
 
 def highest() -> int:
     """Bytes that this process has had resident at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:  # Linux hands ru_maxrss down to children, so that a large parent would be measured in their place
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resident() -> int:
@@ -173,7 +180,10 @@ def show(result: dict[str, Any]) -> None:
     for form in result["forms"]:
         print(f"{form['form']:<10}{form['peak_mib']:>22,.1f}{form['seconds']:>10.2f}")
     print(f"limbeck needs {result['share_of_naive_peak']:.1%} of the naive form's peak")
-    print("largest relative difference: " + ", ".join(f"{k} {v:.1e}" for k, v in result["largest_relative_difference"].items()))
+    print(
+        "largest relative difference: "
+        + ", ".join(f"{k} {v:.1e}" for k, v in result["largest_relative_difference"].items())
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import ORACLES, naive
+from tests.contracts.oracles import ORACLES, naive
 from torch import Tensor
 
 from limbeck.core.parts import build, find, names, reference, summary

@@ -67,7 +67,9 @@ def make_job(micro: int, dtype: torch.dtype, steps: int = 5, **training: object)
     )
     teacher = LocalTeacher(tiny_lm(len(tokenizer), 32, 1, dtype))
     student = tiny_lm(len(tokenizer), 16, 2, dtype)
-    return Job("student", student, codec, [StageJob(stage, encoded, encoded)], Training(**training), 0, "tokens", teacher)
+    return Job(
+        "student", student, codec, [StageJob(stage, encoded, encoded)], Training(**training), 0, "tokens", teacher
+    )
 
 
 def losses(folder: Path) -> list[tuple[float, float]]:

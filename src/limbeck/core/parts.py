@@ -154,7 +154,7 @@ def refuse_unknown(given: Iterable[Any], known: Iterable[str]) -> None:
             hint = f"did you mean '{guess}'?" if guess else f"allowed: {', '.join(known) or 'no keys'}"
             # Braces would be read as placeholders of the message.
             text = f"unknown key; {hint}".replace("{", "{{").replace("}", "}}")
-            raise PydanticCustomError("unknown_key", text, {"key": str(key)})  # type: ignore[arg-type]
+            raise PydanticCustomError("unknown_key", text, {"key": str(key)})
 
 
 def _from_shorthand(kind: str, value: Any) -> dict[str, Any]:

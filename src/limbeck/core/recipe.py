@@ -203,7 +203,9 @@ class Finetune(Stage):
     """Training of the teacher on the task, before it teaches."""
 
     name: str = "finetune"
+    """What the log and the report call it."""
     terms: Annotated[list[AnyObjective], Field(min_length=1)] = [{"type": "cross_entropy"}]  # type: ignore[list-item]
+    """What is learned, from the labels alone."""
     model_config = ConfigDict(validate_default=True)
 
     @model_validator(mode="after")

@@ -117,7 +117,8 @@ class Rows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.rows[index]
+        row: Mapping[str, Any] = self.rows[index]
+        return row
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return (self.rows[i] for i in range(len(self.rows)))

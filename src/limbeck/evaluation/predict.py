@@ -155,6 +155,3 @@ def _batches(items: Any, size: int, key: Any = lambda f: -f.length) -> list[list
 def column(columns: Columns, name: str) -> np.ndarray[Any, Any]:
     """A column as numbers."""
     return np.asarray(columns[name], dtype=float)
-
-
-

@@ -30,12 +30,17 @@ def signal(model: PreTrainedModel, batch: Batch, needs: Needs) -> Signal:
     return Signal(dist=Head(hidden, linear.weight, linear.bias))
 
 
+_LARGE = 100.0
+"""Larger than any cap on logits in use (Gemma's is 30)."""
+
+
 @torch.no_grad()
 def check_head(model: PreTrainedModel, batch: Batch, name: str) -> None:
     """Make sure that hidden states times head really are the model's logits.
 
     Some architectures scale or cap their logits after the head; distilling from the bare product would
-    then teach something else than the model says.
+    then teach something else than the model says. What the head gives is blown up to `_LARGE` for the
+    comparison: the small logits of a model that is not yet trained would pass under a cap unchanged.
 
     Raises:
         ModelError: they differ.
@@ -48,13 +53,19 @@ def check_head(model: PreTrainedModel, batch: Batch, name: str) -> None:
     small = Batch(batch.ids[:1], few, batch.labels[:1])
     head = cast(Head, signal(model, small, Needs(dist=True)).dist)
     ours = nn.functional.linear(head.hidden.to(head.weight.dtype), head.weight, head.bias).float()
-    theirs = model(**few, use_cache=False).logits.float()
-    model.train(training)
-    seen = small.labels != IGNORE
+    factor = _LARGE / ours.abs().max().clamp(min=1e-6)
+    hook = model.get_output_embeddings().register_forward_hook(lambda module, given, logits: logits * factor)
+    try:
+        theirs = model(**few, use_cache=False).logits.float()
+    finally:
+        hook.remove()
+        model.train(training)
+    ours, seen = ours * factor, small.labels != IGNORE
     tolerance = 1e-4 if head.weight.dtype == torch.float32 else 2e-2
-    if ours.shape != theirs.shape or not torch.allclose(ours[seen], theirs[seen], rtol=tolerance, atol=tolerance * 10):
+    alike = ours.shape == theirs.shape
+    if not alike or not torch.allclose(ours[seen], theirs[seen], rtol=tolerance, atol=tolerance * 10):
         raise ModelError(
             f"{name} ({type(model).__name__}) changes its logits after the head (scale, cap or bias)",
-            got=f"largest difference {(ours - theirs).abs().max():.2e}" if ours.shape == theirs.shape else "other shapes",
+            got=f"largest difference {(ours - theirs).abs().max():.2e} of {_LARGE:.0f}" if alike else "other shapes",
             allowed="architectures whose logits are hidden states times the output matrix",
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from limbeck.core.artifacts import digest_of, sha256_of
 from limbeck.core.errors import ModelError
@@ -16,6 +18,9 @@ from limbeck.core.recipe import Model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+_FAILURES = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+"""What transformers raises on damaged folders, unknown or ill-matched fields and missing packages."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ def load_model(
     extra = {} if spec.attn_implementation is None else {"attn_implementation": spec.attn_implementation}
     if spec.config is not None:
         config = new_config(spec.config, settings)
-        return maker.from_config(config, dtype=torch.float32 if wanted == "auto" else wanted, **extra)
+        try:
+            return maker.from_config(config, dtype=torch.float32 if wanted == "auto" else wanted, **extra)
+        except _FAILURES as error:
+            raise ModelError(f"no model can be made from a '{config.model_type}' config", got=error) from error
     labels = {k: v for k, v in settings.items() if k in ("id2label", "label2id")} if new_head else {}
     try:
         model, info = maker.from_pretrained(
@@ -68,7 +76,7 @@ def load_model(
             **labels,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except _FAILURES as error:
         fix = "a folder with config.json and *.safetensors, or a hub name that can be reached"
         raise ModelError(f"the model '{spec.model}' cannot be loaded", got=str(error).strip(), fix=fix) from error
     if info["missing_keys"] and not new_head:
@@ -86,7 +94,7 @@ def new_config(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> Pretra
     model_type = fields.pop("model_type")
     try:
         config = transformers.AutoConfig.for_model(model_type, **{**settings, **fields})
-    except (ValueError, TypeError, KeyError) as error:
+    except _FAILURES as error:
         raise ModelError(f"no model can be made from a '{model_type}' config", got=error) from error
     known = set(transformers.AutoConfig.for_model(model_type).to_dict()) | set(config.attribute_map)
     if strange := sorted(set(fields) - known):
@@ -127,7 +135,9 @@ def origin(spec: Model) -> Origin:
         info = huggingface_hub.model_info(str(spec.model), revision=spec.revision)
     except Exception as error:  # the hub's client raises errors of many libraries
         fix = "check the name, the connection and the login (hf auth login); or give a local folder"
-        raise ModelError(f"the model '{spec.model}' is neither a folder nor found on the hub", got=error, fix=fix) from error
+        raise ModelError(
+            f"the model '{spec.model}' is neither a folder nor found on the hub", got=error, fix=fix
+        ) from error
     licence = (info.card_data or {}).get("license") or "unknown"
     return Origin(str(spec.model), info.sha, str(licence), str(info.sha))
 
@@ -137,8 +147,8 @@ def _licence_in(folder: Path) -> str:
     if card.exists():
         import huggingface_hub
 
-        licence = huggingface_hub.ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
-        if licence:
+        text = card.read_text(encoding="utf-8")
+        if licence := huggingface_hub.ModelCard(text, ignore_metadata_errors=True).data.get("license"):
             return str(licence)
     return "unknown"
 

@@ -34,11 +34,14 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     if stack is None:
         raise ModelError(f"{name} has no stack of layers to choose from", fix="give the student a `config`")
     if not layers or any(not 0 <= i < depth for i in layers):
-        raise ModelError(f"student.layers does not fit {name}", got=list(layers), allowed=f"numbers from 0 to {depth - 1}")
+        raise ModelError(
+            f"student.layers does not fit {name}", got=list(layers), allowed=f"numbers from 0 to {depth - 1}"
+        )
     config = copy.deepcopy(teacher.config)
     config.num_hidden_layers = len(layers)
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = [teacher.config.layer_types[i] for i in layers]
+    for key, value in teacher.config.to_dict().items():  # layer_types, no_rope_layers: one entry a layer
+        if "layer" in key and isinstance(value, list) and len(value) == depth:
+            setattr(config, key, [value[i] for i in layers])
     student = type(teacher)._from_config(config, dtype=teacher.dtype)
     pattern = re.compile(rf"^{re.escape(stack)}\.(\d+)\.")
     given = teacher.state_dict()
@@ -48,7 +51,8 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
         return pattern.sub(f"{stack}.{layers[int(found[1])]}.", key) if found else key
 
     student.load_state_dict({key: given[source(key)] for key in student.state_dict()})
-    student.generation_config = copy.deepcopy(teacher.generation_config)
+    if getattr(teacher, "generation_config", None) is not None:  # classifiers have none
+        student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 
 

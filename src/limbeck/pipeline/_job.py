@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from limbeck.core import artifacts
-from limbeck.core.artifacts import Artifact
+from limbeck.core.artifacts import Artifact, digest_of
 from limbeck.core.errors import ModelError
+from limbeck.core.progress import say
 from limbeck.core.recipe import Data, Model, Recipe, Stage, Student, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import Splits, fingerprint, load_splits
 from limbeck.models.load import load_config, load_model, origin
 from limbeck.tasks import Codec, Encoded, Task
+from limbeck.training.engine import processes
 from limbeck.training.loop import StageJob
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class RunJob:
         self.recipe, self.force = recipe, force
         self.output = recipe.output
         self.task = cast(Task, recipe.task)
-        self._encoded: dict[tuple[int, str], Encoded] = {}
+        self._encoded: dict[tuple[int, int], Encoded] = {}
+        self._stage_splits: dict[str, Splits] = {}
 
     @cached_property
     def splits(self) -> Splits:
@@ -71,7 +74,7 @@ class RunJob:
     # processors and models
 
     def processor(self, spec: Model, fallback: Any = None) -> Any:
-        """The tokenizer or image processor of a model."""
+        """The tokenizer or image processor of a model; a new one is made from the rows the model begins with."""
         if isinstance(spec.tokenizer, str):
             return self.task.load_processor(spec.tokenizer, revision=None, trust_remote_code=spec.trust_remote_code)
         if spec.model not in (None, "from-teacher"):
@@ -80,7 +83,8 @@ class RunJob:
             )
         if spec.tokenizer is None and fallback is not None:
             return fallback
-        return self.task.new_processor(spec, self.splits.train)
+        own = spec.finetune.data if isinstance(spec, Teacher) and spec.finetune is not None else None
+        return self.task.new_processor(spec, (self.splits if own is None else self.stage_splits(own)).train)
 
     def new_model(self, spec: Model, codec: Codec, *, trained: bool, new_head: bool) -> PreTrainedModel:
         """A model as the recipe describes it; weights that are to be trained are float32 and drawn from the seed."""
@@ -109,14 +113,23 @@ class RunJob:
         """A stage with its rows in numbers."""
         splits = self.splits
         if stage.data is not None:
-            splits = load_splits(stage.data, self.task, need_test=False)
+            splits = self.stage_splits(stage.data)
             if unknown := set(splits.label_names or ()) - set(self.label_names or ()):
-                raise ModelError(f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5])
+                raise ModelError(
+                    f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5]
+                )
         return StageJob(stage, self.encode(splits.train, codec), self.encode(splits.validation, codec))
+
+    def stage_splits(self, data: Data) -> Splits:
+        """The rows of a stage that has its own; read once."""
+        key = digest_of(dump_recipe(data))
+        if key not in self._stage_splits:
+            self._stage_splits[key] = load_splits(data, self.task, need_test=False)
+        return self._stage_splits[key]
 
     def encode(self, samples: Sequence[Sample], codec: Codec) -> Encoded:
         """Samples in numbers, made once per codec."""
-        key = (id(samples), str(id(codec)))
+        key = (id(samples), id(codec))
         if key not in self._encoded:
             self._encoded[key] = codec.encode(samples)
         return self._encoded[key]
@@ -140,17 +153,14 @@ def device() -> torch.device:
 
 def shared_step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:
     """`artifacts.step` for one process or many: the first decides and writes, all do the work together."""
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
-
-    from limbeck.core.progress import say
 
     def tell(word: str | None) -> str:
         message = [word]
         broadcast_object_list(message)
         return str(message[0])
 
-    state = PartialState()
+    state = processes()
     many = state.num_processes > 1
     partial = output / f".{name}.partial"
     if many and not state.is_main_process:

@@ -27,7 +27,7 @@ def prepare(job: RunJob) -> Artifact | None:
         return None
     inputs: dict[str, Any] = {"teacher": model_inputs(teacher)}
     if teacher.finetune is not None:
-        inputs |= {**job.data_inputs(), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+        inputs |= {**job.data_inputs(teacher.finetune.data), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
     return job.step("prepare", inputs, {}, lambda folder: _work(job, folder))
 
 
@@ -44,5 +44,12 @@ def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
     best = train(plan, folder)
     if is_main_process():
         save_model(model, codec, folder / "teacher")
-    counts = {**job.splits.counts, "train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
-    return {**told, "counts": counts, "best": best, "parameters": parameters(model), "finetune": dump_recipe(teacher.finetune)}
+    rows = job.splits if teacher.finetune.data is None else job.stage_splits(teacher.finetune.data)
+    lost = {"train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
+    return {
+        **told,
+        "counts": {**rows.counts, "lost": {teacher.finetune.name: lost}},
+        "best": best,
+        "parameters": parameters(model),
+        "finetune": dump_recipe(teacher.finetune),
+    }

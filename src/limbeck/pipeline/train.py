@@ -31,8 +31,8 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
     Args:
         job: the run.
         prepared: the teacher; None where the recipe has none.
-        name: `baseline` trains the same student, from the same start, on the same batches, by cross-entropy with
-            the labels alone.
+        name: `baseline` trains the same student on the same batches by cross-entropy with the labels alone. It
+            knows nothing of a teacher that was fine-tuned here: layers of it are taken as they were before.
     """
     recipe = job.recipe
     stages = [labels_only(s) for s in recipe.stages] if name == "baseline" else list(recipe.stages)
@@ -119,7 +119,7 @@ class _Training:
         if teacher_codec is not None and not job.task.same_reading(processor, teacher_codec.processor):
             raise ModelError(
                 "student and teacher read the same row differently (tokenizer or image processor)",
-                got=f"student {spec.model or 'from a config'}, teacher {job.recipe.teacher and job.recipe.teacher.model}",
+                got=f"student {spec.model or 'from a config'}, teacher {job.recipe.teacher}",
                 fix="student.tokenizer=THE TEACHER'S",
             )
         return job.task.codec(processor, job.label_names)
@@ -127,20 +127,32 @@ class _Training:
     def _student(self, teacher: PreTrainedModel | None, codec: Codec) -> PreTrainedModel:
         spec = self.job.recipe.student
         if spec.model == "from-teacher":
-            assert teacher is not None
+            given, asked = teacher, self.job.recipe.teacher
+            if self.name == "baseline" and asked is not None and asked.finetune is not None:
+                # What the teacher learned here is the teacher's; without it there is only the model it began as.
+                given = self.job.new_model(asked, codec, trained=True, new_head=True)
+            assert given is not None
             assert spec.layers is not None
-            return keep_layers(teacher, spec.layers).float()
+            return keep_layers(given, spec.layers).float()
         return self.job.new_model(spec, codec, trained=True, new_head=True)
 
     def _shared(
-        self, student: PreTrainedModel, codec: Codec, teacher: PreTrainedModel, teacher_codec: Codec, stages: list[StageJob]
+        self,
+        student: PreTrainedModel,
+        codec: Codec,
+        teacher: PreTrainedModel,
+        teacher_codec: Codec,
+        stages: list[StageJob],
     ) -> Shared:
         """Compare the vocabularies of language models; classifiers share their classes by name."""
         heads = student.get_output_embeddings(), teacher.get_output_embeddings()
         if heads[0] is None or heads[1] is None:
             return Shared(None, "")
         recipe = self.job.recipe
-        names = (str(recipe.student.model or "from a config"), str(recipe.teacher and recipe.teacher.model or "from a config"))
+        names = (
+            str(recipe.student.model or "from a config"),
+            str((recipe.teacher and recipe.teacher.model) or "from a config"),
+        )
         rows = [int(head.weight.shape[0]) for head in heads]  # type: ignore[union-attr,index]
         shared = shared_vocabulary(codec.processor, rows[0], teacher_codec.processor, rows[1], names)
         used = {i for stage in stages for f in stage.train.features for i in f.values["input_ids"]}

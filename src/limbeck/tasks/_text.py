@@ -41,16 +41,20 @@ def tokenizer_for(spec: Model, texts: Iterable[str], special: dict[str, str]) ->
         return load_tokenizer(spec.tokenizer, revision=None, trust_remote_code=spec.trust_remote_code)
     if isinstance(spec.tokenizer, TrainTokenizer):
         return train_bpe(texts, spec.tokenizer.vocab_size, special)
-    raise ModelError("a text model made from a config needs a tokenizer", fix="tokenizer: {train: bpe, vocab_size: 512}")
+    raise ModelError(
+        "a text model made from a config needs a tokenizer", fix="tokenizer: {train: bpe, vocab_size: 512}"
+    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, special: dict[str, str]) -> PreTrainedTokenizerBase:
     """Byte-level BPE with single digits; `special` maps roles (pad_token, eos_token) to tokens.
 
+    With a `cls_token` and a `sep_token` a text becomes `cls text sep`, a pair `cls text sep text sep`.
+
     Reference:
         Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016, arXiv:1508.07909.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -63,6 +67,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: dict[str, str]) ->
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    if {"cls_token", "sep_token"} <= special.keys():
+        cls, sep = special["cls_token"], special["sep_token"]
+        ids = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=ids
+        )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -16,6 +16,9 @@ from limbeck.core.recipe import Model
 from limbeck.core.types import IGNORE, Batch, Sample
 from limbeck.tasks._base import Codec, Encoded, Feature, Task
 from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
+
+_EXACT = Context(prec=1000)
+"""Digits that two answers are compared by; Python's 28 would call long numbers equal that are not."""
 
 
 @part
@@ -68,7 +71,9 @@ class CausalLM(Task):
         if processor.eos_token_id is None:
             raise ModelError("the tokenizer has no end token, so that an answer could not end")
         if self.template == "chat" and not processor.chat_template:
-            raise ModelError("task.template is `chat`, but the tokenizer has no chat template", fix="task.template=plain")
+            raise ModelError(
+                "task.template is `chat`, but the tokenizer has no chat template", fix="task.template=plain"
+            )
         return CausalCodec(processor, self)
 
     def same_reading(self, one: Any, other: Any) -> bool:
@@ -173,6 +178,6 @@ def _canonical(answer: str) -> str:
     """One form for equal numbers: 1,000 and 1000.0 are the same answer."""
     plain = answer.strip().replace(",", "")
     try:
-        return str(Decimal(plain).normalize() + 0)
-    except InvalidOperation:
+        return str(_EXACT.add(_EXACT.normalize(Decimal(plain)), 0))
+    except ArithmeticError:  # no number, or one beyond all bounds
         return answer.strip()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from pydantic import Field
 
 from limbeck.core.errors import DataError, ModelError
 from limbeck.core.parts import part
@@ -24,6 +25,10 @@ _KEEP_BYTES = 2**30
 @part
 class ImageClassification(Task):
     """One picture to one class."""
+
+    image_size: int | None = Field(None, gt=0)
+    """Pixels a side that a new model's pictures are scaled to. Left out: the config's own `image_size`, or else
+    the size of the first picture. A model from the hub brings its own processor."""
 
     roles: ClassVar[Mapping[str, bool]] = {"image": True, "label": True}
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
@@ -42,13 +47,13 @@ class ImageClassification(Task):
             raise ModelError(f"there is no image processor at '{name}'", got=error, fix=fix) from error
 
     def new_processor(self, spec: Model, samples: Sequence[Sample]) -> Any:
-        """Scaled to [-1, 1]; of the config's `image_size`, or else as large as the first picture."""
+        """Pixels scaled to [-1, 1]; for the size see `image_size`."""
         if isinstance(spec.tokenizer, str):
             return self.load_processor(spec.tokenizer, revision=None, trust_remote_code=spec.trust_remote_code)
         config = spec.config or {}
         width, height = samples[0].inputs["image"].size
-        if "image_size" in config:
-            width = height = config["image_size"]
+        if side := self.image_size or config.get("image_size"):
+            width = height = side
         channels = config.get("num_channels", 3)
         from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -74,11 +79,17 @@ def picture(value: Any, where: str) -> Image.Image:
         if isinstance(value, np.ndarray):
             if value.dtype != np.uint8:
                 raise ValueError(f"pixels of type {value.dtype}; uint8 is wanted")
-            value = Image.fromarray(value.squeeze(-1) if value.shape[-1:] == (1,) else value)
-    except (OSError, TypeError, ValueError) as error:
+            if value.ndim not in (2, 3) or not value.size:
+                raise ValueError(
+                    f"an array of shape {value.shape}; (height, width) or (height, width, colours) is wanted"
+                )
+            value = Image.fromarray(value.squeeze(-1) if value.shape[2:] == (1,) else value)
+    except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: the image cannot be read", got=error) from error
     if not isinstance(value, Image.Image):
         raise DataError(f"{where}: the image is missing or not an image", got=type(value).__name__)
+    if value.mode[0] in "IF":  # Pillow would cut off all above 255: a 16-bit picture turns white
+        raise DataError(f"{where}: the image has more than 8 bits a colour", got=value.mode, fix="scale it to 0..255")
     return value
 
 

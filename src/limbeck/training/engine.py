@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limbeck.core.errors import MissingExtra, RecipeError
+import torch
+
+from limbeck.core.errors import MissingExtra, RecipeError, TrainingError
 from limbeck.core.recipe import Optimization, Training
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
+
+
+def processes() -> PartialState:
+    """This process among those that torchrun started; the process group is made at the first call.
+
+    Raises:
+        TrainingError: the launcher started more processes than found each other; each would train alone.
+    """
+    from accelerate import PartialState
+
+    # Without being told, Accelerate does not look for other processes on a machine that has a CPU only.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    if state.num_processes != (launched := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise TrainingError("the processes did not find each other", got=state.num_processes, allowed=launched)
+    return state
 
 
 def make_accelerator(training: Training, logs: Path) -> Accelerator:
@@ -25,6 +43,7 @@ def make_accelerator(training: Training, logs: Path) -> Accelerator:
     for tracker in training.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise MissingExtra(f"the tracker '{tracker}'", tracker)
+    processes()
     # Several runs share a process (teacher, student, baseline); each brings its own precision.
     AcceleratorState._reset_state(reset_partial_state=False)
     mixed = {"fp32": "no", "bf16": "bf16"}[training.precision]
@@ -39,11 +58,12 @@ def micro_batch(plan: Optimization, world: int, where: str) -> int:
     Raises:
         RecipeError: processes and micro-batches do not divide the global batch.
     """
-    micro = plan.per_device_train_batch_size or plan.global_batch_size // world
-    if not micro or plan.global_batch_size % (micro * world):
+    micro = plan.per_device_train_batch_size or max(1, plan.global_batch_size // world)
+    one_pass = micro * world
+    if plan.global_batch_size % one_pass:
         raise RecipeError(
             f"{where}: global_batch_size is not a whole number of micro-batches",
-            got=f"{plan.global_batch_size} = accumulation x {micro or 1} samples x {world} process(es)",
-            fix=f"global_batch_size={max(1, round(plan.global_batch_size / ((micro or 1) * world))) * (micro or 1) * world}",
+            got=f"{plan.global_batch_size} = accumulation x {micro} samples x {world} process(es)",
+            fix=f"global_batch_size={max(1, round(plan.global_batch_size / one_pass)) * one_pass}",
         )
     return micro

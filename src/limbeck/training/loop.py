@@ -103,7 +103,9 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
     for each in job.stages:
         micro_batch(each.stage, accelerator.num_processes, f"stage {each.stage.name}")
         if not len(each.train) or not len(each.validation):
-            raise RecipeError(f"stage {each.stage.name} has no rows left to train or validate on", got=each.train.counts)
+            raise RecipeError(
+                f"stage {each.stage.name} has no rows left to train or validate on", got=each.train.counts
+            )
     job.student.to(accelerator.device)
     few = job.codec.collate(job.stages[0].train.features[:1]).to(accelerator.device)
     check_head(job.student, few, job.title)
@@ -239,4 +241,3 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-

@@ -1,0 +1,84 @@
+"""Tokens x vocabulary are never held: by the size of every tensor that is made, and by the process's peak.
+
+Shapes: N rows, D hidden width, V classes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from limbeck.core.parts import build, names
+from limbeck.core.types import Head
+from limbeck.objectives import DistributionTerm, distribution_loss
+
+N, D, V, ROWS = 512, 8, 250, 16
+TERMS = [t for t in (build("objective", {"type": n}) for n in names("objective")) if isinstance(t, DistributionTerm)]
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "b00_step_memory.py"
+
+
+class Made(TorchDispatchMode):
+    """Notes the shape of every tensor that an operation makes; views of what it was given are not made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.shapes.add(tuple(tensor.shape))
+        return result
+
+    def largest(self) -> int:
+        return max(torch.Size(shape).numel() for shape in self.shapes)
+
+
+def step(terms: list[Any], *, frozen: bool = False, dtype: torch.dtype = torch.float32, **more: Any) -> Made:
+    hidden = torch.randn(4, N // 4, D).to(dtype).requires_grad_()
+    weight = torch.randn(V, D).to(dtype).requires_grad_(not frozen)
+    teacher = Head(torch.randn(4, N // 4, D), torch.randn(V, D))
+    labels = torch.arange(N).reshape(4, -1) % V
+    with Made() as made:
+        distribution_loss(
+            Head(hidden, weight), teacher, labels, terms, [1.0] * len(terms), chunk_bytes=4 * V * ROWS, **more
+        )[0].backward()
+    return made
+
+
+@pytest.mark.parametrize("terms", [[t] for t in TERMS] + [TERMS], ids=[t.type() for t in TERMS] + ["all"])
+@pytest.mark.parametrize("shared", [None, torch.arange(V - 7), torch.arange(0, V, 2)], ids=["all", "prefix", "half"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tensor_is_larger_than_a_chunk(terms: list[Any], shared: Any, dtype: torch.dtype) -> None:
+    largest = step(terms, shared=shared, dtype=dtype).largest()
+    assert ROWS * V <= largest <= max(ROWS * V, V * D, N * D)
+    assert largest < N * V / 20
+
+
+def test_a_frozen_head_costs_no_gradient() -> None:
+    assert (V, D) in step(TERMS).shapes
+    assert (V, D) not in step(TERMS, frozen=True).shapes
+
+
+def test_peak_is_a_fraction_of_the_naive_form(tmp_path: Path) -> None:
+    """As many rows to a chunk as at the full vocabulary of 151,936, where the benchmark is run by hand."""
+    spec = importlib.util.spec_from_file_location("b00_step_memory", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    options = benchmark.arguments(
+        ["--rows", "2048", "--hidden-size", "512", "--vocab-size", "8192", "--chunk-mib", "2"]
+    )
+    naive, ours = (benchmark.spawn(form, options, tmp_path) for form in benchmark.FORMS)
+    assert ours["peak_mib"] < 0.25 * naive["peak_mib"]
+    differences = benchmark.compare(tmp_path / "naive.safetensors", tmp_path / "limbeck.safetensors")
+    assert max(differences.values()) < 1e-5
