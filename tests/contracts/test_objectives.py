@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.contracts.oracles import ORACLES, naive
 from torch import Tensor
 
 from limbeck.core.parts import build, find, names, reference, summary
 from limbeck.core.types import Dense, Dist, Head
 from limbeck.objectives import DistributionTerm, distribution_loss
+from tests.contracts.oracles import ORACLES, naive
 
 B, T, D, V = 2, 4, 3, 7
 LABELS = torch.tensor([[1, -100, 0, 6], [-100, 2, -100, 5]])  # 5 valid rows

@@ -1,0 +1,43 @@
+"""A full disk is one clear message, and what was finished before it is kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from limbeck.core import artifacts
+from limbeck.core.recipe import load_recipe
+from tests.pipeline.recipes import images, resnet
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    first = load_recipe(images(small_disk / "run"))
+    recipe.write_text(first.model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "limbeck", "run", str(recipe)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    before = artifacts.load(small_disk / "run" / "train").digest
+    larger = load_recipe(images(small_disk / "run", student={"config": resnet(96)}))
+    recipe.write_text(larger.model_dump_json())
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert artifacts.load(small_disk / "run" / "train").digest == before
