@@ -2,9 +2,18 @@
 
     python examples/minimal.py
 
-A teacher learns handwritten digits from 1,200 labelled pictures. A student of one thirtieth its size gets 100 of
-them. It is trained twice from the same start on the same batches: with the labels alone (the baseline), and with
-the labels and the teacher (distilled). Five seeds, because one could be luck.
+A teacher learns handwritten digits from 1,200 labelled pictures. A student of one twenty-fourth its size gets 100
+of them. It is trained twice from the same start on the same batches: with the labels alone (the baseline), and with
+the labels and the teacher (distilled). Five seeds, because one could be luck. Printed with torch 2.13.0 on a CPU:
+
+    seed  teacher  baseline  distilled
+       0    0.972     0.834      0.886
+       1    0.977     0.827      0.921
+       2    0.977     0.838      0.874
+       3    0.972     0.829      0.886
+       4    0.975     0.863      0.915
+    parameters: teacher 85,002, student 3,466
+    distilled - baseline: +0.058, between +0.037 and +0.094
 
 Shapes: B pictures in a batch, P pixels, V classes.
 """
@@ -19,7 +28,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from limbeck.core.types import Dense
-from limbeck.objectives import Objective, distribution_loss
+from limbeck.objectives import DistributionTerm, distribution_loss
 from limbeck.objectives.cross_entropy import CrossEntropy
 from limbeck.objectives.kl import KL
 
@@ -46,7 +55,7 @@ def fit(
     student: nn.Module,
     pixels_BP: Tensor,
     labels_B: Tensor,
-    terms: list[Objective],
+    terms: list[DistributionTerm],
     weights: list[float],
     *,
     teacher: nn.Module | None = None,

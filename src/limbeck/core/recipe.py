@@ -65,7 +65,7 @@ class Data(Section):
     messages: str | None = None
     """Column with a conversation, a list of {role, content}; takes the place of prompt and answer."""
     id: str | None = None
-    """Column with a stable id. Left out: the source's name and the row's number."""
+    """Column with a stable id. Left out: the split and the row's number."""
     max_samples: Annotated[int, Field(gt=0)] | None = None
     """Keep this many training rows, drawn by `seed`; the same rows whatever else changes."""
     seed: int = 0

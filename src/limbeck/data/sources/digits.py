@@ -19,7 +19,8 @@ _SPLITS = ("train", "test")
 class Digits(Source):
     """1797 handwritten digits, 8 x 8 grey pixels, parted into train and test the same way each time.
 
-    Reference: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, CC BY 4.0.
+    Reference:
+        Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, CC BY 4.0.
     """
 
     test_size: Annotated[float, Field(gt=0, lt=1)] = 0.25
