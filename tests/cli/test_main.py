@@ -61,7 +61,9 @@ def test_version() -> None:
 
 def test_the_installed_command_is_the_same() -> None:
     script = Path(sys.executable).with_name("limbeck")
-    assert subprocess.run([script, "--version"], check=True, capture_output=True, text=True).stdout == f"{__version__}\n"
+    assert (
+        subprocess.run([script, "--version"], check=True, capture_output=True, text=True).stdout == f"{__version__}\n"
+    )
 
 
 def test_help_is_quick() -> None:

@@ -20,7 +20,9 @@ from limbeck.core.errors import ArtifactError
 from tests.core import crash_points
 
 
-def work_of(files: Mapping[str, str | bytes], told: Mapping[str, Any] | None = None) -> Callable[[Path], Mapping[str, Any]]:
+def work_of(
+    files: Mapping[str, str | bytes], told: Mapping[str, Any] | None = None
+) -> Callable[[Path], Mapping[str, Any]]:
     """A step's work that writes files."""
 
     def work(folder: Path) -> Mapping[str, Any]:
@@ -33,7 +35,9 @@ def work_of(files: Mapping[str, str | bytes], told: Mapping[str, Any] | None = N
     return work
 
 
-def make(output: Path, name: str = "train", inputs: Any = None, parents: Any = None, **more: Any) -> tuple[Artifact, bool]:
+def make(
+    output: Path, name: str = "train", inputs: Any = None, parents: Any = None, **more: Any
+) -> tuple[Artifact, bool]:
     """A small step."""
     work = more.pop("work", work_of({"a.json": "[1]", "sub/b.bin": bytes(range(7))}))
     return step(output, name, inputs=inputs or {}, parents=parents or {}, work=work, **more)

@@ -46,7 +46,7 @@ def run(recipe: Recipe, overrides: Overrides = None, force: Force = False, seeds
         _run(recipe, overrides or [], force, "report")
 
 
-def _until(step: str):  # type: ignore[no-untyped-def]
+def _until(step: str):
     def command(recipe: Recipe, overrides: Overrides = None, force: Force = False) -> None:
         _run(recipe, overrides or [], force, step)
 

@@ -11,7 +11,7 @@ import transformers
 
 from limbeck.core.errors import DataError
 from limbeck.core.progress import bar
-from limbeck.core.types import IGNORE, Head, Needs, Sample
+from limbeck.core.types import IGNORE, Dense, Head, Needs, Sample
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.cross_entropy import CrossEntropy
@@ -37,7 +37,9 @@ def classify(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], 
         task = progress.add_task(title, total=len(features), figures="", speed="")
         for part in _batches(features, batch_size):
             batch = codec.collate(part).to(device)
-            logits = model(**batch.inputs).logits.float()
+            dist = signal(model, batch, Needs(dist=True)).dist
+            assert isinstance(dist, Dense)
+            logits = dist.logits.float()
             for feature, row, label in zip(part, logits.log_softmax(-1).cpu(), batch.labels.tolist(), strict=True):
                 found[feature.id] = (row, label)
             progress.update(task, advance=len(part))

@@ -111,7 +111,7 @@ def _against_baseline(book: _Book, student: Seen, baseline: Seen) -> None:
         columns = column(student.answers, "correct"), column(baseline.answers, "correct")
         book.estimate("student", "comparison", "student_minus_baseline", "share", difference, *columns)
     if student.likelihoods is not None and baseline.likelihoods is not None:
-        columns = tuple(column(each.likelihoods, "nll") for each in (student, baseline))  # type: ignore[arg-type]
+        columns = column(student.likelihoods, "nll"), column(baseline.likelihoods, "nll")
         tokens = column(student.likelihoods, "tokens")
 
         def log_ratio(x: Any, y: Any, t: Any, axis: int) -> Any:

@@ -22,12 +22,21 @@ def signal(model: PreTrainedModel, batch: Batch, needs: Needs) -> Signal:
     """
     if not needs.dist:
         return Signal()
+    batch = _in_type(batch, model.dtype)
     head = model.get_output_embeddings()
     if head is None:
         return Signal(dist=Dense(model(**batch.inputs).logits))
     hidden = model.get_decoder()(**batch.inputs, use_cache=False).last_hidden_state
     linear = cast(nn.Linear, head)
     return Signal(dist=Head(hidden, linear.weight, linear.bias))
+
+
+def _in_type(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Pixels and waveforms in the model's own precision; token ids stay what they are."""
+    if not any(x.is_floating_point() and x.dtype != dtype for x in batch.inputs.values()):
+        return batch
+    inputs = {k: x.to(dtype) if x.is_floating_point() else x for k, x in batch.inputs.items()}
+    return Batch(batch.ids, inputs, batch.labels)
 
 
 _LARGE = 100.0

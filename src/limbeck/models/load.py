@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from limbeck.core.artifacts import digest_of, sha256_of
-from limbeck.core.errors import ModelError
+from limbeck.core.errors import ModelError, nearest
 from limbeck.core.recipe import Model
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def load_model(
             got=", ".join(sorted(info["missing_keys"])[:5]),
             fix="train it on the task first: teacher.finetune.epochs=3",
         )
+    if model.config.pad_token_id is None and settings.get("pad_token_id") is not None:
+        model.config.pad_token_id = settings["pad_token_id"]  # a decoder that classifies reads the last real token
     return model
 
 
@@ -98,9 +100,11 @@ def new_config(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> Pretra
         raise ModelError(f"no model can be made from a '{model_type}' config", got=error) from error
     known = set(transformers.AutoConfig.for_model(model_type).to_dict()) | set(config.attribute_map)
     if strange := sorted(set(fields) - known):
+        guess = nearest(strange[0], known)
         raise ModelError(
             f"a '{model_type}' config has no field {', '.join(strange)}",
             allowed=", ".join(sorted(known - {"transformers_version", "architectures"})),
+            fix=f"did you mean '{guess}'?" if guess else None,
         )
     return config
 
@@ -111,7 +115,7 @@ def load_config(spec: Model) -> PretrainedConfig:
         return new_config(spec.config, {})
     try:
         return transformers.AutoConfig.from_pretrained(
-            spec.model, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+            str(spec.model), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"the model '{spec.model}' cannot be found", got=str(error).strip()) from error
@@ -123,7 +127,7 @@ def origin(spec: Model) -> Origin:
     A folder's identity is the digest of its files; a hub model's is its commit.
     """
     if spec.config is not None:
-        return Origin(f"new {spec.config['model_type']}", None, "none (new weights)", digest_of(spec.config))
+        return Origin(f"new {spec.config['model_type']}", None, "none, new weights", digest_of(spec.config))
     folder = Path(str(spec.model))
     if folder.is_dir():
         files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt", ".jinja"))
@@ -138,7 +142,7 @@ def origin(spec: Model) -> Origin:
         raise ModelError(
             f"the model '{spec.model}' is neither a folder nor found on the hub", got=error, fix=fix
         ) from error
-    licence = (info.card_data or {}).get("license") or "unknown"
+    licence = getattr(info.card_data, "license", None) or "unknown"
     return Origin(str(spec.model), info.sha, str(licence), str(info.sha))
 
 

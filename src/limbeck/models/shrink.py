@@ -28,7 +28,7 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     Reference:
         Sanh et al., DistilBERT, 2019, arXiv:1910.01108 (students that start from the teacher's layers).
     """
-    depth = getattr(teacher.config, "num_hidden_layers", None)
+    depth: int = getattr(teacher.config, "num_hidden_layers", 0)
     stack = _stack(teacher, depth)
     name = type(teacher).__name__
     if stack is None:
@@ -56,7 +56,7 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     return student
 
 
-def _stack(model: nn.Module, depth: int | None) -> str | None:
+def _stack(model: nn.Module, depth: int) -> str | None:
     """Path of the list that holds the layers: the first of the right length."""
     lists = (n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
     return next(lists, None)

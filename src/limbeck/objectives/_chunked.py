@@ -220,7 +220,7 @@ class _FusedRows(torch.autograd.Function):
     """The sweep as one node of the graph: gradients are made in the forward pass and scaled in the backward."""
 
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, rows):  # type: ignore[no-untyped-def,override]
+    def forward(ctx, hidden_ND, weight_VD, bias_V, rows):
         gradients = _Gradients(hidden_ND, weight_VD, bias_V, ctx.needs_input_grad)
         total, sums = rows.sweep(hidden_ND, weight_VD, bias_V, gradients)
         ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
@@ -230,8 +230,8 @@ class _FusedRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, factor, _):  # type: ignore[no-untyped-def,override]
-        def scaled(gradient, dtype):  # type: ignore[no-untyped-def]
+    def backward(ctx, factor, _):
+        def scaled(gradient, dtype):
             return None if gradient is None else (gradient * factor).to(dtype)
 
         return *(scaled(g, t) for g, t in zip(ctx.saved_tensors, ctx.types, strict=True)), None

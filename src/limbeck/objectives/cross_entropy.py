@@ -22,7 +22,7 @@ class CrossEntropy(DistributionTerm):
         Szegedy et al., Rethinking the Inception Architecture, 2016, arXiv:1512.00567 (label smoothing).
     """
 
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over all classes."""
 
     def rows(self, chunk: Chunk) -> Tensor:

@@ -25,9 +25,9 @@ class JensenShannon(DistributionTerm):
         Agarwal et al., On-Policy Distillation of Language Models, 2023, arXiv:2306.13649.
     """
 
-    beta: float = Field(0.5, gt=0, lt=1)
+    beta: float = Field(default=0.5, gt=0, lt=1)
     """Weight of the teacher in the mixture."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Softens both distributions; 1 leaves them as they are."""
 
     asks_teacher: ClassVar[bool] = True

@@ -23,7 +23,7 @@ class KL(DistributionTerm):
         Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Softens both distributions; 1 leaves them as they are."""
 
     asks_teacher: ClassVar[bool] = True

@@ -22,7 +22,7 @@ class ReverseKL(DistributionTerm):
         Gu et al., MiniLLM: Knowledge Distillation of Large Language Models, 2023, arXiv:2306.08543.
     """
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Softens both distributions; 1 leaves them as they are."""
 
     asks_teacher: ClassVar[bool] = True

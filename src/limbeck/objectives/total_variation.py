@@ -23,7 +23,7 @@ class TotalVariation(DistributionTerm):
         Wen et al., f-Divergence Minimization for Sequence-Level Knowledge Distillation, 2023, arXiv:2307.15190.
     """
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Softens both distributions; 1 leaves them as they are."""
 
     asks_teacher: ClassVar[bool] = True

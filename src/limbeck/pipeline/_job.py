@@ -53,7 +53,7 @@ class RunJob:
         names, teacher = self.splits.label_names, self.recipe.teacher
         if names is None or teacher is None or teacher.finetune is not None:
             return names
-        known = tuple(load_config(teacher).id2label.values())
+        known = tuple(str(label) for label in (load_config(teacher).id2label or {}).values())
         if set(known) != set(names):
             raise ModelError(
                 f"the teacher '{teacher.model}' knows other classes than the data",
@@ -97,7 +97,7 @@ class RunJob:
         processor = self.task.load_processor(str(folder), revision=None, trust_remote_code=False)
         codec = self.task.codec(processor, self.label_names)
         model = load_model(Model(model=str(folder)), self.task.auto_class, settings={})
-        return model.to(device()).eval(), codec
+        return _ready(model), codec
 
     def teacher(self, prepared: Artifact) -> tuple[PreTrainedModel, Codec]:
         """The teacher that `prepare` left, in its own precision."""
@@ -105,7 +105,7 @@ class RunJob:
         if "teacher/config.json" in prepared.manifest["files"]:
             return self.stored(prepared.path / "teacher")
         codec = self.task.codec(self.processor(spec), self.label_names)
-        return self.new_model(spec, codec, trained=False, new_head=False).to(device()).eval(), codec
+        return _ready(self.new_model(spec, codec, trained=False, new_head=False)), codec
 
     # rows in numbers
 
@@ -144,6 +144,11 @@ def model_inputs(spec: Student | Teacher) -> dict[str, Any]:
     """What a step that starts from a model depends on; the weights of `from-teacher` are the parent's."""
     weights = None if spec.model == "from-teacher" else origin(spec).fingerprint
     return {"model": dump_recipe(spec), "weights": weights}
+
+
+def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    torch.nn.Module.to(model, device())
+    return model.eval()
 
 
 def device() -> torch.device:

@@ -27,7 +27,11 @@ def prepare(job: RunJob) -> Artifact | None:
         return None
     inputs: dict[str, Any] = {"teacher": model_inputs(teacher)}
     if teacher.finetune is not None:
-        inputs |= {**job.data_inputs(teacher.finetune.data), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+        inputs |= {
+            **job.data_inputs(teacher.finetune.data),
+            "training": plan_inputs(job.recipe),
+            "seed": job.recipe.seed,
+        }
     return job.step("prepare", inputs, {}, lambda folder: _work(job, folder))
 
 

@@ -153,7 +153,7 @@ class _Training:
             str(recipe.student.model or "from a config"),
             str((recipe.teacher and recipe.teacher.model) or "from a config"),
         )
-        rows = [int(head.weight.shape[0]) for head in heads]  # type: ignore[union-attr,index]
+        rows = [int(head.weight.shape[0]) for head in heads]
         shared = shared_vocabulary(codec.processor, rows[0], teacher_codec.processor, rows[1], names)
         used = {i for stage in stages for f in stage.train.features for i in f.values["input_ids"]}
         refuse_unshared_inputs(sorted(used), shared, codec.processor.convert_ids_to_tokens, names)

@@ -25,7 +25,7 @@ _EXACT = Context(prec=1000)
 class CausalLM(Task):
     """A prompt, and the answer to learn; the loss is on the answer and its end token alone."""
 
-    max_length: int = Field(1024, gt=1)
+    max_length: int = Field(default=1024, gt=1)
     """Longest prompt and answer together, in tokens. Answers are cut (and counted), prompts never."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """`chat`: the tokenizer's chat template; `plain`: prompt, separator, answer. `auto`: chat where there is one."""

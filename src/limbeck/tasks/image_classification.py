@@ -26,7 +26,7 @@ _KEEP_BYTES = 2**30
 class ImageClassification(Task):
     """One picture to one class."""
 
-    image_size: int | None = Field(None, gt=0)
+    image_size: int | None = Field(default=None, gt=0)
     """Pixels a side that a new model's pictures are scaled to. Left out: the config's own `image_size`, or else
     the size of the first picture. A model from the hub brings its own processor."""
 

@@ -20,7 +20,7 @@ from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
 class TextClassification(Task):
     """One text, or a pair of texts, to one class."""
 
-    max_length: int = Field(512, gt=1)
+    max_length: int = Field(default=512, gt=1)
     """Longer texts are cut, and counted."""
 
     roles: ClassVar[Mapping[str, bool]] = {"text": True, "text_pair": False, "label": True}

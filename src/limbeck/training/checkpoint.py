@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from limbeck.core import artifacts
 from limbeck.core.artifacts import Artifact
+from limbeck.core.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -101,7 +102,7 @@ def load_weights(module: nn.Module, checkpoint: Artifact) -> None:
     pointers = {t.data_ptr() for n, t in module.state_dict().items() if n in state}
     lost = [n for n in missing if module.state_dict()[n].data_ptr() not in pointers]
     if lost or unexpected:
-        raise artifacts.ArtifactError(f"{checkpoint.path} is of another model", got=", ".join([*lost, *unexpected][:3]))
+        raise ArtifactError(f"{checkpoint.path} is of another model", got=", ".join([*lost, *unexpected][:3]))
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Artifact) -> None:
@@ -128,7 +129,8 @@ def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as named tensors and JSON values."""
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
     for index, entry in state["state"].items():
         plain[str(index)] = {k: v for k, v in entry.items() if not isinstance(v, Tensor)}
         tensors |= {f"{index}.{k}": v.contiguous() for k, v in entry.items() if isinstance(v, Tensor)}

@@ -30,6 +30,7 @@ class Distiller(nn.Module):
 
     def __init__(self, student: PreTrainedModel, terms: Sequence[Objective], shared: Tensor | None = None):
         super().__init__()
+        self.shared: Tensor | None
         labels = [term.label for term in terms]
         if repeated := sorted({x for x in labels if labels.count(x) > 1}):
             raise RecipeError(f"two terms of one stage are called {', '.join(repeated)}", fix="give one a `name:`")

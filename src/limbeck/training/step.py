@@ -71,7 +71,8 @@ def optimizer_step(
     if not units:
         raise TrainingError("a batch holds no label to learn from", got=f"samples {', '.join(batches[0].ids[:3])}, ...")
     factor = accelerator.num_processes / units  # the engine averages gradients over processes
-    total, sums = 0.0, [0.0] * len(weights)
+    total: Any = 0.0
+    sums: list[Any] = [0.0] * len(weights)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(wrapped):

@@ -22,17 +22,17 @@ class Arithmetic(Source):
     are disjoint by construction: a calculation's digest decides to which one it belongs.
     """
 
-    train_size: int = Field(16_000, gt=0)
+    train_size: int = Field(default=16_000, gt=0)
     """Problems to learn from. Fewer are the beginning of more."""
-    validation_size: int = Field(500, gt=0)
+    validation_size: int = Field(default=500, gt=0)
     """Problems to choose checkpoints on."""
-    test_size: int = Field(1_000, gt=0)
+    test_size: int = Field(default=1_000, gt=0)
     """Problems for the final figures."""
-    min_steps: int = Field(1, ge=1)
+    min_steps: int = Field(default=1, ge=1)
     """Fewest operations in a problem."""
-    max_steps: int = Field(3, ge=1)
+    max_steps: int = Field(default=3, ge=1)
     """Most operations in a problem."""
-    maximum: int = Field(99, ge=2)
+    maximum: int = Field(default=99, ge=2)
     """No number, given or computed, is above it; none is below zero."""
     seed: int = 0
     """Draws numbers and wording; which split a calculation belongs to does not depend on it."""
