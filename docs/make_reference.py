@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: docs/recipes.md and docs/papers.md.
+"""Write what documents take from the code: docs/recipes.md, docs/papers.md, and the recipe in the READMEs.
 
     python docs/make_reference.py           # write them
     python docs/make_reference.py --check   # status 1 if they are out of date
@@ -28,7 +28,8 @@ from limbeck.core.parts import Part, PartOf, config_of, find, names
 from limbeck.objectives import Objective
 
 DOCS = Path(__file__).parent
-SOURCES = DOCS.parent / "src" / "limbeck"
+ROOT = DOCS.parent
+SOURCES = ROOT / "src" / "limbeck"
 BEGIN, END = "<!-- made by docs/make_reference.py: begin -->", "<!-- made by docs/make_reference.py: end -->"
 
 SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] = (
@@ -77,12 +78,20 @@ def main() -> None:
 def pages() -> dict[Path, str]:
     """Every page with what the code says now."""
     made = {DOCS / "recipes.md": "\n".join(_reference()), DOCS / "papers.md": "\n".join(_papers())}
+    made |= {ROOT / name: _quickstart() for name in ("README.md", "README.zh-CN.md")}
     return {path: _between(path.read_text(encoding="utf-8"), body) for path, body in made.items()}
 
 
 def _between(page: str, body: str) -> str:
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{rest.split(END)[1]}"
+
+
+def _quickstart() -> str:
+    """The sections of the quickstart that say what is learned from whom."""
+    parts = (ROOT / "recipes" / "quickstart.yaml").read_text(encoding="utf-8").strip().split("\n\n")
+    core = [part for part in parts if part.startswith(("teacher:", "student:", "data:", "stages:"))]
+    return "```yaml\n" + "\n\n".join(core) + "\n```"
 
 
 def _reference() -> Iterator[str]:

@@ -222,3 +222,16 @@ def test_a_new_model_has_no_licence() -> None:
     told = origin(Model(config={"model_type": "bert", "num_hidden_layers": 2}))
     assert (told.name, told.licence) == ("new bert", "none (new weights)")
     assert told.fingerprint != origin(Model(config={"model_type": "bert", "num_hidden_layers": 3})).fingerprint
+
+
+def test_rows_longer_than_the_positions_are_refused() -> None:
+    from limbeck.models.load import check_length, new_config
+
+    config = new_config({"model_type": "bert", "max_position_embeddings": 8}, {})
+    model = transformers.AutoModelForSequenceClassification.from_config(
+        new_config({**config.to_diff_dict(), "model_type": "bert", "hidden_size": 8, "num_attention_heads": 1}, {})
+    )
+    check_length(model, 8, "student")
+    with pytest.raises(ModelError, match="too few positions") as caught:
+        check_length(model, 9, "student")
+    assert "task.max_length=8" in str(caught.value)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from limbeck.pipeline.run import Result
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -65,11 +68,24 @@ def _run(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
     result = run_recipe(loaded, until=until, force=force)
     if not is_main_process():
         return
+    if result.scores:
+        _print_scores(result)
     if result.report is not None:
-        typer.echo((result.report.parent / "report.md").read_text().split("\n## ", 1)[0].strip())
-        typer.echo(f"\nstudent  {result.student}\nreport   {result.report}")
+        typer.echo(f"student  {result.student}\nreport   {result.report}")
     else:
         typer.echo(f"{until} is done: {result.output / until}")
+
+
+def _print_scores(result: Result) -> None:
+    from rich.console import Console
+
+    from limbeck.cli._summary import summary, took
+
+    sentence, table = summary(result)
+    out = Console(highlight=False)
+    out.print(f"\n[bold]{sentence}[/bold]\n")
+    out.print(table)
+    out.print(f"\nsteps took {took(result)} in all")
 
 
 def _run_seeds(recipe: Path, overrides: list[str], force: bool, seeds: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 
 def is_main_process() -> bool:
@@ -35,17 +35,26 @@ def say(text: str) -> None:
 def bar(unit: str) -> Iterator[Progress]:
     """A progress bar: what is done, a line of figures, speed in `unit` per second, time left.
 
-    Tasks added to it may carry the fields `figures` and `speed`.
+    Tasks added to it carry the field `figures`, and `speed` where a step of the bar is not one `unit`.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Units per second, by the task's own count or by the bar's."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.fields.get("speed", task.finished_speed or task.speed)
+            return Text(f"{speed:,.0f} {unit}/s" if speed is not None else f"- {unit}/s")
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TextColumn("{task.fields[speed]} " + unit + "/s"),
+        TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        Speed(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console(), transient=False, disable=not is_main_process()) as progress:
+    with Progress(*columns, console=console(), transient=False, expand=True, disable=not is_main_process()) as progress:
         yield progress

@@ -34,7 +34,7 @@ def classify(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], 
     names, found = codec.label_names, {}
     device = next(model.parameters()).device
     with bar("samples") as progress:
-        task = progress.add_task(title, total=len(features), figures="", speed="")
+        task = progress.add_task(title, total=len(features), figures="")
         for part in _batches(features, batch_size):
             batch = codec.collate(part).to(device)
             dist = signal(model, batch, Needs(dist=True)).dist
@@ -109,7 +109,7 @@ def answer(
     ends = {codec.processor.eos_token_id, *_listed(model.generation_config.eos_token_id)}
     texts: dict[int, tuple[str, bool]] = {}
     with bar("answers") as progress:
-        task = progress.add_task(title, total=len(samples), figures="", speed="")
+        task = progress.add_task(title, total=len(samples), figures="")
         for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
             new = generate(model, [prompts[i] for i in part], codec.processor.pad_token_id, ends, max_new_tokens)
             for i, ids in zip(part, new.tolist(), strict=True):

@@ -85,7 +85,7 @@ def load_model(
             got=", ".join(sorted(info["missing_keys"])[:5]),
             fix="train it on the task first: teacher.finetune.epochs=3",
         )
-    if model.config.pad_token_id is None and settings.get("pad_token_id") is not None:
+    if settings.get("pad_token_id") is not None and getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = settings["pad_token_id"]  # a decoder that classifies reads the last real token
     return model
 
@@ -155,6 +155,22 @@ def _licence_in(folder: Path) -> str:
         if licence := huggingface_hub.ModelCard(text, ignore_metadata_errors=True).data.get("license"):
             return str(licence)
     return "unknown"
+
+
+def check_length(model: PreTrainedModel, longest: int, name: str) -> None:
+    """Make sure that a model has positions for the longest row.
+
+    Raises:
+        ModelError: it has not.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and longest > positions:
+        raise ModelError(
+            f"{name} has too few positions for the longest row",
+            got=f"{longest} tokens",
+            allowed=f"{positions} (max_position_embeddings)",
+            fix=f"task.max_length={positions}",
+        )
 
 
 def parameters(model: torch.nn.Module) -> int:

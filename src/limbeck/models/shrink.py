@@ -58,5 +58,5 @@ def keep_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
 
 def _stack(model: nn.Module, depth: int) -> str | None:
     """Path of the list that holds the layers: the first of the right length."""
-    lists = (n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    lists = (n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth > 0)
     return next(lists, None)

@@ -16,7 +16,7 @@ from limbeck.core.progress import say
 from limbeck.core.recipe import Data, Model, Recipe, Stage, Student, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import Splits, fingerprint, load_splits
-from limbeck.models.load import load_config, load_model, origin
+from limbeck.models.load import check_length, load_config, load_model, origin
 from limbeck.tasks import Codec, Encoded, Task
 from limbeck.training.engine import processes
 from limbeck.training.loop import StageJob
@@ -67,9 +67,25 @@ class RunJob:
         data = data or self.recipe.data
         return {"data": dump_recipe(data), "rows": fingerprint(data), "task": dump_part(self.recipe, "task")}
 
-    def step(self, name: str, inputs: Mapping[str, Any], parents: Mapping[str, Artifact], work: Work) -> Artifact:
-        """Run a step unless it is up to date; with several processes all work, and the first one writes."""
-        return shared_step(self.output, name, inputs=inputs, parents=parents, work=work, force=self.force)
+    def step(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        parents: Mapping[str, Artifact],
+        work: Work,
+        together: bool = False,
+    ) -> Artifact:
+        """Run a step unless it is up to date.
+
+        Args:
+            name: the step's name.
+            inputs: what the result depends on.
+            parents: artifacts that it is made from.
+            work: makes the step's files.
+            together: all processes do the work, and the first one writes; else only the first one is here.
+        """
+        run = _step_together if together else _step
+        return run(self.output, name, inputs=inputs, parents=parents, work=work, force=self.force)
 
     # processors and models
 
@@ -109,8 +125,8 @@ class RunJob:
 
     # rows in numbers
 
-    def stage_job(self, stage: Stage, codec: Codec) -> StageJob:
-        """A stage with its rows in numbers."""
+    def stage_job(self, stage: Stage, codec: Codec, model: PreTrainedModel) -> StageJob:
+        """A stage with its rows in numbers, none longer than the model can read."""
         splits = self.splits
         if stage.data is not None:
             splits = self.stage_splits(stage.data)
@@ -118,7 +134,10 @@ class RunJob:
                 raise ModelError(
                     f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5]
                 )
-        return StageJob(stage, self.encode(splits.train, codec), self.encode(splits.validation, codec))
+        job = StageJob(stage, self.encode(splits.train, codec), self.encode(splits.validation, codec))
+        longest = max((f.length for rows in (job.train, job.validation) for f in rows.features), default=0)
+        check_length(model, longest, type(model).__name__)
+        return job
 
     def stage_splits(self, data: Data) -> Splits:
         """The rows of a stage that has its own; read once."""
@@ -156,8 +175,21 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def shared_step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:
-    """`artifacts.step` for one process or many: the first decides and writes, all do the work together."""
+def _step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:
+    """`artifacts.step`, and a line on the terminal that says what became of it."""
+
+    def announced(folder: Path) -> Mapping[str, Any]:
+        say(f"[bold]{name}[/bold]")
+        return work(folder)
+
+    artifact, done = artifacts.step(output, name, work=announced, **facts)
+    if not done:
+        say(f"[bold]{name}[/bold]: up to date")
+    return artifact
+
+
+def _step_together(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:
+    """The same for many processes: the first decides whether there is work, and all do it."""
     from accelerate.utils import broadcast_object_list
 
     def tell(word: str | None) -> str:
@@ -166,22 +198,17 @@ def shared_step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifac
         return str(message[0])
 
     state = processes()
-    many = state.num_processes > 1
-    partial = output / f".{name}.partial"
-    if many and not state.is_main_process:
+    if state.num_processes == 1:
+        return _step(output, name, work=work, **facts)
+    if not state.is_main_process:
         while tell(None) == "work":
-            work(partial)
+            work(output / f".{name}.partial")
         return artifacts.load(output / name)
 
     def announced(folder: Path) -> Mapping[str, Any]:
-        say(f"[bold]{name}[/bold]")
-        if many:
-            tell("work")
+        tell("work")
         return work(folder)
 
-    artifact, done = artifacts.step(output, name, work=announced, **facts)
-    if many:
-        tell("done")
-    if not done:
-        say(f"[bold]{name}[/bold]: up to date")
+    artifact = _step(output, name, work=announced, **facts)
+    tell("done")
     return artifact

@@ -32,7 +32,7 @@ def prepare(job: RunJob) -> Artifact | None:
             "training": plan_inputs(job.recipe),
             "seed": job.recipe.seed,
         }
-    return job.step("prepare", inputs, {}, lambda folder: _work(job, folder))
+    return job.step("prepare", inputs, {}, lambda folder: _work(job, folder), together=True)
 
 
 def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
@@ -43,7 +43,7 @@ def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
         return told
     codec = job.task.codec(job.processor(teacher), job.label_names)
     model = job.new_model(teacher, codec, trained=True, new_head=True)
-    stage = job.stage_job(teacher.finetune, codec)
+    stage = job.stage_job(teacher.finetune, codec, model)
     plan = Job("teacher", model, codec, [stage], recipe.training, recipe.seed, job.task.unit, logs=job.output / "logs")
     best = train(plan, folder)
     if is_main_process():

@@ -45,7 +45,8 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
         "stage_rows": [job.data_inputs(stage.data) for stage in stages if stage.data is not None],
     }
     parents = {} if prepared is None else {"prepare": prepared}
-    return job.step(name, inputs, parents, lambda folder: _Training(job, prepared, stages, name).work(folder))
+    making = _Training(job, prepared, stages, name)
+    return job.step(name, inputs, parents, making.work, together=True)
 
 
 def labels_only(stage: Stage) -> Stage:
@@ -80,7 +81,7 @@ class _Training:
         teacher, teacher_codec = (None, None) if self.prepared is None else job.teacher(self.prepared)
         codec = self._codec(teacher_codec)
         student = self._student(teacher, codec)
-        shared, stages = Shared(None, ""), [job.stage_job(stage, codec) for stage in self.stages]
+        shared, stages = Shared(None, ""), [job.stage_job(stage, codec, student) for stage in self.stages]
         if teacher is not None and teacher_codec is not None:
             shared = self._shared(student, codec, teacher, teacher_codec, stages)
         asks = any(getattr(term, "asks_teacher", False) for stage in self.stages for term in stage.terms)

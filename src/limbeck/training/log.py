@@ -35,7 +35,7 @@ class Log:
             for path in self.paths.values():
                 path.write_text("".join(_lines_until(path, after)))
         self.files = {name: path.open("a") for name, path in self.paths.items()} if self.main else {}
-        self.task = bar.add_task(title, total=total, completed=after, figures="", speed="-")
+        self.task = bar.add_task(title, total=total, completed=after, figures="", speed=None)
         self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
         self.score = ""
 
@@ -50,7 +50,7 @@ class Log:
         span = self.recent[-1][0] - self.recent[0][0]
         speed = sum(units for _, units in list(self.recent)[1:]) / max(span, 1e-9)
         self.bar.update(self.task, advance=1, description=f"{self.title} {stage}", figures=f"{figures}{self.score}")
-        self.bar.update(self.task, speed=f"{speed:,.0f}")
+        self.bar.update(self.task, speed=speed)
         flat = {f"train/{name}": value for name, value in told.terms.items()}
         rest = {"train/loss": told.loss, "train/grad_norm": told.grad_norm, "train/learning_rate": learning_rate}
         self._track({**flat, **rest}, step)

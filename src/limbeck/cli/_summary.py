@@ -1,0 +1,46 @@
+"""What is left on the terminal when a run has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limbeck.core.artifacts import read_manifest
+from limbeck.report.facts import Facts, Row, in_order
+from limbeck.report.formats import duration
+from limbeck.report.headline import headline
+from limbeck.report.metrics import has_interval, metric, value_text, with_interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from limbeck.pipeline.run import Result
+
+_COLUMNS = ("accuracy", "answer_accuracy", "perplexity", "parameters", "latency_p50")
+
+
+def summary(result: Result) -> tuple[str, Table]:
+    """The report's headline, and a line of figures for each model."""
+    from rich.table import Table
+
+    facts = Facts(title="", recipe={}, scores=result.scores)
+    names = [name for name in _COLUMNS if facts.find("student", name)]
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("")
+    for name in names:
+        row = facts.find("student", name)
+        assert row is not None
+        table.add_column(metric(row).label, justify="right")
+    for model in in_order({row["model"] for row in result.scores}):
+        found = [facts.find(model, name) for name in names]
+        table.add_row(model, *("" if row is None else _cell(row) for row in found))
+    return headline(facts), table
+
+
+def _cell(row: Row) -> str:
+    return with_interval(row) if has_interval(row) else value_text(row)
+
+
+def took(result: Result) -> str:
+    """Time spent in all steps of the run, in this call or an earlier one."""
+    seconds = [read_manifest(path.parent)["seconds"] for path in result.output.glob("*/manifest.json")]
+    return "".join(duration(sum(seconds)))
