@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -117,9 +117,9 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
         run.log = Log(folder, run.progress.step, accelerator, progress_bar, job.title, total)
         if run.progress.step:
             say(f"{job.title}: going on from step {run.progress.step} of {total}")
-        while run.progress.stage < len(job.stages):
-            run.stage(job.stages[run.progress.stage])
-        run.log.close()
+        with closing(run.log):
+            while run.progress.stage < len(job.stages):
+                run.stage(job.stages[run.progress.stage])
     if job.training.report_to:
         accelerator.end_training()
     return run.progress.done

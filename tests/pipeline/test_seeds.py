@@ -1,0 +1,35 @@
+"""One recipe under several seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from limbeck.core.errors import RecipeError
+from limbeck.core.recipe import load_recipe
+from limbeck.pipeline.seeds import run_seeds
+from tests.pipeline.recipes import images
+
+
+def test_difference_and_its_interval(tmp_path: Path) -> None:
+    found = run_seeds(load_recipe(images(tmp_path / "run", baseline=True)), 3)
+    gaps = [row["student"] - row["baseline"] for row in found.rows]
+    expected = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert found.difference == pytest.approx(sum(gaps) / 3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert json.loads(found.path.read_text())["rows"] == found.rows
+    assert {row["seed"] for row in found.rows} == {0, 1, 2}
+
+
+def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
+    found = run_seeds(load_recipe(images(tmp_path / "run")), 2)
+    assert found.difference is None
+    assert all("student" in row for row in found.rows)
+
+
+def test_one_seed_is_not_several(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="several seeds"):
+        run_seeds(load_recipe(images(tmp_path / "run")), 1)
