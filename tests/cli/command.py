@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import pytest
+
+from limbeck.cli import main
 
 
 def limbeck(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -13,6 +19,18 @@ def limbeck(*words: str, folder: Path | None = None) -> subprocess.CompletedProc
     command = [sys.executable, "-m", "limbeck", *words]
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=300)
+
+
+def inside(monkeypatch: pytest.MonkeyPatch, *words: str) -> subprocess.CompletedProcess[str]:
+    """The same within this process, which is quicker where a command imports much."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["limbeck", *words])
+        try:
+            main()
+        except SystemExit as left:
+            status = int(left.code or 0)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:

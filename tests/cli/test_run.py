@@ -11,10 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli import app
+from limbeck.core.artifacts import seal
 from limbeck.pipeline.run import STEPS, Result
 from limbeck.pipeline.seeds import SeedReport
-from tests.cli.command import limbeck, refused
+from tests.cli.command import inside, limbeck, refused
 
+SCORES = [
+    {"model": model, "axis": "task", "name": "accuracy", "value": value, "low": value - 0.01, "high": value + 0.01}
+    | {"n": 449, "unit": "", "split": "test"}
+    for model, value in (("teacher", 0.98), ("student", 0.96))
+]
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 
@@ -22,13 +28,13 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What the pipeline was asked for; it does nothing."""
     seen: dict[str, Any] = {}
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.md").write_text("# Headline\n\nAll well.\n\n## Rest\n")
+    (tmp_path / "train").mkdir()
+    seal(tmp_path / "train", {"seconds": 75.0})
 
     def run_recipe(recipe: Any, *, until: str, force: bool) -> Result:
         seen.update(recipe=recipe, until=until, force=force)
         page = tmp_path / "report" / "index.html" if until == "report" else None
-        return Result(tmp_path, tmp_path / "train" / "student", page, [])
+        return Result(tmp_path, tmp_path / "train" / "student", page, SCORES if page else [])
 
     def run_seeds(recipe: Any, seeds: int, *, force: bool) -> SeedReport:
         seen.update(recipe=recipe, seeds=seeds, force=force)
@@ -40,13 +46,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     return seen
 
 
-def test_run_goes_to_the_report_and_prints_its_head(asked: dict[str, Any], tmp_path: Path) -> None:
+def test_run_goes_to_the_report_and_prints_the_scores(asked: dict[str, Any], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["run", str(RECIPE), "seed=3", "stages.distil.epochs=9"])
     assert done.exit_code == 0, done.output
     assert (asked["until"], asked["force"]) == ("report", False)
     assert (asked["recipe"].seed, asked["recipe"].stages[0].epochs) == (3, 9)
-    assert "# Headline\n\nAll well." in done.stdout
-    assert "Rest" not in done.stdout
+    shown = done.stdout.replace("\N{NO-BREAK SPACE}", " ")
+    assert "98.0 % [97.0, 99.0]" in shown
+    assert "96.0 % [95.0, 97.0]" in shown
+    assert "steps took" in done.stdout
     assert f"student  {tmp_path}/train/student" in done.stdout
     assert f"report   {tmp_path}/report/index.html" in done.stdout
 
@@ -80,8 +88,9 @@ def test_one_seed_is_too_few(asked: dict[str, Any]) -> None:
         (["report", "."], "the recipe . cannot be read"),
     ],
 )
-def test_a_mistake_is_one_message(words: list[str], said: str, tmp_path: Path) -> None:
-    refused(limbeck(*words, folder=tmp_path), said)
+def test_a_mistake_is_one_message(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(inside(monkeypatch, *words), said)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,8 +103,15 @@ def test_a_mistake_is_told_before_the_libraries_are_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_misspelt_key_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = limbeck("run", str(RECIPE), "stages.distil.terms.kl.temprature=3", folder=tmp_path)
+    refused(done, "stages.0.terms.1.temprature: unknown key; did you mean 'temperature'?")
+    assert done.returncode == 1
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from limbeck.core.artifacts import locked
 
     with locked(tmp_path / "run"):
-        refused(limbeck("prepare", str(RECIPE), f"output={tmp_path}/run"), "is in use by another run", "got: process ")
+        done = inside(monkeypatch, "prepare", str(RECIPE), f"output={tmp_path}/run")
+        refused(done, "is in use by another run", "got: process ")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli import app
 from limbeck.core.recipe import Recipe
-from tests.cli.command import limbeck, refused
+from tests.cli.command import inside, refused
 
 
 def test_it_is_printed() -> None:
@@ -27,5 +28,5 @@ def test_it_is_written_and_written_anew(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["limbeck.schema.json"]
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    refused(limbeck("schema", "-o", str(tmp_path)), "Is a directory", str(tmp_path))
+def test_a_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(inside(monkeypatch, "schema", "-o", str(tmp_path)), "Is a directory", str(tmp_path))

@@ -56,7 +56,7 @@ class TestStep:
         assert {"limbeck", "python", "torch"} <= set(manifest["versions"])
         assert made.digest == manifest["digest"] == load(made.path).digest
         assert made.file("a.json").read_text() == "[1]"
-        with pytest.raises(ArtifactError, match="holds no 'b.json'"):
+        with pytest.raises(ArtifactError, match=r"holds no 'b\.json'"):
             made.file("b.json")
 
     def test_leaves_nothing_else(self, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_what_is_not_yaml_is_one_message_with_its_origin(text: str) -> None:
 
 class TestReading:
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(RecipeError, match="there is no recipe at .*nowhere"):
+        with pytest.raises(RecipeError, match=r"there is no recipe at .*nowhere"):
             read_yaml(tmp_path / "nowhere.yaml")
 
     def test_a_folder(self, tmp_path: Path) -> None:
