@@ -61,7 +61,8 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
     scores = all_scores(seen, plan)
     write_json(folder / "scores.json", scores)
     hardware = {"device": str(next(models["student"][0].parameters()).device), "threads": torch.get_num_threads()}
-    return {"counts": {"rows": len(samples), "split": plan.split}, "hardware": hardware}
+    asked = f"{LATENCY_TOKENS} new tokens each" if isinstance(models["student"][1], CausalCodec) else "one row each"
+    return {"counts": {"rows": len(samples), "split": plan.split}, "hardware": hardware, "request": asked}
 
 
 def _predict(

@@ -45,14 +45,24 @@ def method(facts: Facts) -> list[str]:
     if any(r["name"].startswith("latency") for r in facts.scores):
         runs = settings.get("latency_runs")
         many = f" of {runs:,} single requests a model" if finite(runs) else ""
+        if asked := section(facts.manifests, "evaluate").get("request"):
+            many += f" ({asked})"
         told.append(f"Latency is the time{many}, the models taken in turns on the same machine{_hardware(facts)}.")
     if facts.has_baseline:
-        told.append("The baseline is the same student, trained the same way on the labels alone.")
+        told.append(f"The baseline is the same student, trained the same way on the labels alone{_start(facts)}.")
     seed = facts.recipe.get("seed")
     if facts.steps:
         once = f"Each model was trained once (seed {seed})" if finite(seed) else "Each model was trained once"
         told.append(f"{once}; how much scores vary between trainings is not part of any interval.")
     return told
+
+
+def _start(facts: Facts) -> str:
+    """Where the baseline started, if not where the student did."""
+    teacher, student = section(facts.recipe, "teacher"), section(facts.recipe, "student")
+    if student.get("model") != "from-teacher" or not teacher.get("finetune"):
+        return ""
+    return "; its layers are the teacher's as they were before fine-tuning"
 
 
 def _hardware(facts: Facts) -> str:
