@@ -61,3 +61,13 @@ def test_a_target_that_cannot_be_graded_is_an_error(codec: CausalCodec) -> None:
     odd = Sample("odd", {"messages": [{"role": "user", "content": "a"}]}, "...")
     with pytest.raises(DataError, match="odd"):
         answer(model, codec, [odd], batch_size=1, max_new_tokens=1, title="answers")
+
+
+def test_a_models_own_generation_settings_do_not_count(codec: CausalCodec) -> None:
+    model = tiny_lm(len(codec.processor), 16, 3, torch.float32).eval()
+    prompts = [codec.prompt_ids(s) for s in samples(5)]
+    plain = generate(model, prompts, codec.processor.pad_token_id, {10**6}, 12)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.no_repeat_ngram_size = 1
+    assert torch.equal(generate(model, prompts, codec.processor.pad_token_id, {10**6}, 12), plain)
+    assert model.generation_config.repetition_penalty == 5.0

@@ -234,4 +234,12 @@ def test_rows_longer_than_the_positions_are_refused() -> None:
     check_length(model, 8, "student")
     with pytest.raises(ModelError, match="too few positions") as caught:
         check_length(model, 9, "student")
-    assert "task.max_length=8" in str(caught.value)
+    assert "8 (max_position_embeddings)" in str(caught.value)
+
+
+def test_a_checkpoint_of_other_names_is_refused_even_with_a_new_head(tmp_path: Path) -> None:
+    new("bert").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({f"oops.{k}": v for k, v in weights.items()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks weights"):
+        load_model(Model(model=str(tmp_path)), TEXT, settings=LABELS, new_head=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from limbeck.core import artifacts
 from limbeck.core.errors import ArtifactError, MissingExtra, RecipeError, TrainingError
 from limbeck.core.recipe import Optimization, Training
 from limbeck.teachers.local import LocalTeacher
-from limbeck.training.batches import WINDOW, Order, share
+from limbeck.training.batches import Order, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights
 from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.loop import train
@@ -27,30 +28,40 @@ from tests.training.ragged import losses, make_job, tiny_lm
 F32 = torch.float32
 
 
-@settings(max_examples=40, deadline=None)
-@given(rows=st.integers(1, 90), batch=st.integers(1, 16), seed=st.integers(0, 5), by_length=st.booleans())
-def test_every_epoch_holds_every_row_once(rows: int, batch: int, seed: int, by_length: bool) -> None:
-    order = Order([1 + i % 7 for i in range(rows)], batch, seed, by_length)
-    drawn = [i for step in range(WINDOW) for i in order.step(step)]
-    assert all(len(order.step(step)) == batch for step in range(WINDOW))
-    counts = Counter(drawn)
-    whole = len(drawn) // rows
-    assert all(whole <= counts[i] <= whole + 1 for i in range(rows))
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 300),
+    batch=st.integers(1, 32),
+    seed=st.integers(0, 5),
+    by_length=st.booleans(),
+    epochs=st.sampled_from([0.5, 1, 3]),
+)
+def test_every_row_is_seen_as_often_as_every_other(
+    rows: int, batch: int, seed: int, by_length: bool, epochs: float
+) -> None:
+    steps = max(1, math.ceil(epochs * rows / batch))
+    order = Order([1 + i % 7 for i in range(rows)], batch, steps, [seed], by_length)
+    drawn = [order.step(step) for step in range(steps)]
+    assert all(len(each) == batch for each in drawn)
+    counts = Counter(i for each in drawn for i in each)
+    seen = [counts[i] for i in range(rows)]
+    assert max(seen) - min(seen) <= 1
 
 
 def test_order_has_no_memory() -> None:
-    one, two = (Order(list(range(1, 200)), 8, 3, True) for _ in range(2))
+    one, two = (Order(list(range(1, 200)), 8, 120, [3], True) for _ in range(2))
     forward = [one.step(i) for i in range(120)]
     assert [two.step(i) for i in reversed(range(120))] == forward[::-1]
-    assert forward != [Order(list(range(1, 200)), 8, 4, True).step(i) for i in range(120)]
+    for seed in ([4], [3, 1]):
+        assert forward != [Order(list(range(1, 200)), 8, 120, seed, True).step(i) for i in range(120)]
 
 
 def test_batches_hold_rows_of_like_length() -> None:
     lengths = [1 + i % 100 for i in range(2000)]
     spread = {}
     for grouped in (True, False):
-        order = Order(lengths, 16, 0, grouped)
-        batches = [[lengths[i] for i in order.step(s)] for s in range(WINDOW)]
+        order = Order(lengths, 16, 125, [0], grouped)
+        batches = [[lengths[i] for i in order.step(s)] for s in range(125)]
         spread[grouped] = sum(max(b) - min(b) for b in batches)
     assert spread[True] < spread[False] / 5
 

@@ -244,3 +244,9 @@ def _content(value: Any) -> bytes:
     for part in parts:
         digest.update(part)
     return digest.digest()
+
+
+def rows_seen(rows: Iterable[Sample], trained_on: Iterable[Sequence[Sample]]) -> int:
+    """How many rows have the very inputs of a row that a model was trained on."""
+    known = {_content(sample.inputs) for samples in trained_on for sample in samples}
+    return sum(_content(sample.inputs) in known for sample in rows)

@@ -131,7 +131,11 @@ def answer(
 def generate(
     model: PreTrainedModel, prompts: Sequence[list[int]], pad_id: int, ends: set[int], tokens: int, minimum: int = 0
 ) -> torch.Tensor:
-    """Greedy continuation of prompts, [B, T] of new tokens."""
+    """Greedy continuation of prompts, [B, T] of new tokens.
+
+    The model's own generation settings (a repetition penalty, say) are left out: all models of a comparison are
+    decoded alike.
+    """
     ids = pad(prompts, pad_id, "left").to(model.device)
     mask = pad([[1] * len(p) for p in prompts], 0, "left").to(model.device)
     plan = transformers.GenerationConfig(
@@ -141,7 +145,11 @@ def generate(
         pad_token_id=pad_id,
         eos_token_id=sorted(ends),
     )
-    return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)[:, ids.shape[1] :]  # type: ignore
+    own, model.generation_config = model.generation_config, transformers.GenerationConfig()
+    try:
+        return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)[:, ids.shape[1] :]  # type: ignore
+    finally:
+        model.generation_config = own
 
 
 def _listed(value: int | list[int] | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,15 +79,22 @@ def load_model(
     except _FAILURES as error:
         fix = "a folder with config.json and *.safetensors, or a hub name that can be reached"
         raise ModelError(f"the model '{spec.model}' cannot be loaded", got=str(error).strip(), fix=fix) from error
-    if info["missing_keys"] and not new_head:
+    if lacking := _lacking(model, info["missing_keys"], new_head):
         raise ModelError(
             f"the checkpoint of '{spec.model}' lacks weights that this task needs",
-            got=", ".join(sorted(info["missing_keys"])[:5]),
-            fix="train it on the task first: teacher.finetune.epochs=3",
+            got=", ".join(lacking[:5]),
+            fix="another checkpoint" if new_head else "train it on the task first: teacher.finetune.epochs=3",
         )
     if settings.get("pad_token_id") is not None and getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = settings["pad_token_id"]  # a decoder that classifies reads the last real token
     return model
+
+
+def _lacking(model: PreTrainedModel, missing: Iterable[str], new_head: bool) -> list[str]:
+    """Missing weights that nothing makes up for: training makes a head, and the pooler before it, but no body."""
+    body = f"{model.base_model_prefix}."
+    makes_head = new_head and model.get_output_embeddings() is None
+    return sorted(k for k in missing if not makes_head or (k.startswith(body) and ".pooler." not in k))
 
 
 def new_config(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> PretrainedConfig:
@@ -130,20 +137,36 @@ def origin(spec: Model) -> Origin:
         return Origin(f"new {spec.config['model_type']}", None, "none, new weights", digest_of(spec.config))
     folder = Path(str(spec.model))
     if folder.is_dir():
-        files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt", ".jinja"))
-        identity = digest_of({p.name: sha256_of(p) for p in files})
-        return Origin(str(spec.model), None, _licence_in(folder), identity)
+        return Origin(str(spec.model), None, _licence_in(folder), folder_digest(folder))
     import huggingface_hub
 
     try:
         info = huggingface_hub.model_info(str(spec.model), revision=spec.revision)
     except Exception as error:  # the hub's client raises errors of many libraries
+        if (snapshot := _cached(spec)) is not None:
+            return Origin(str(spec.model), snapshot.name, _licence_in(snapshot), snapshot.name)
         fix = "check the name, the connection and the login (hf auth login); or give a local folder"
         raise ModelError(
             f"the model '{spec.model}' is neither a folder nor found on the hub", got=error, fix=fix
         ) from error
     licence = getattr(info.card_data, "license", None) or "unknown"
     return Origin(str(spec.model), info.sha, str(licence), str(info.sha))
+
+
+def _cached(spec: Model) -> Path | None:
+    """The copy of a hub model that an earlier run has left here, None where there is none."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(str(spec.model), revision=spec.revision, local_files_only=True))
+    except Exception:  # whatever stands in the way, the caller tells of the hub's own error
+        return None
+
+
+def folder_digest(folder: Path) -> str:
+    """Identity of a model's or tokenizer's folder: all its files but the model card."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md" and not p.name.startswith("."))
+    return digest_of({p.relative_to(folder).as_posix(): sha256_of(p) for p in files})
 
 
 def _licence_in(folder: Path) -> str:
@@ -157,7 +180,9 @@ def _licence_in(folder: Path) -> str:
     return "unknown"
 
 
-def check_length(model: PreTrainedModel, longest: int, name: str) -> None:
+def check_length(
+    model: PreTrainedModel, longest: int, name: str, what: str = "row", fix: str = "a smaller task.max_length"
+) -> None:
     """Make sure that a model has positions for the longest row.
 
     Raises:
@@ -166,10 +191,10 @@ def check_length(model: PreTrainedModel, longest: int, name: str) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and longest > positions:
         raise ModelError(
-            f"{name} has too few positions for the longest row",
+            f"{name} has too few positions for the longest {what}",
             got=f"{longest} tokens",
             allowed=f"{positions} (max_position_embeddings)",
-            fix=f"task.max_length={positions}",
+            fix=fix,
         )
 
 

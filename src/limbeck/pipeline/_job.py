@@ -16,13 +16,13 @@ from limbeck.core.progress import say
 from limbeck.core.recipe import Data, Model, Recipe, Stage, Student, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import Splits, fingerprint, load_splits
-from limbeck.models.load import check_length, load_config, load_model, origin
+from limbeck.models.load import check_length, folder_digest, load_config, load_model, origin
 from limbeck.tasks import Codec, Encoded, Task
 from limbeck.training.engine import processes
 from limbeck.training.loop import StageJob
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Work = Callable[[Path], Mapping[str, Any]]
 
@@ -39,7 +39,7 @@ class RunJob:
         self.recipe, self.force = recipe, force
         self.output = recipe.output
         self.task = cast(Task, recipe.task)
-        self._encoded: dict[tuple[int, int], Encoded] = {}
+        self._encoded: list[tuple[Sequence[Sample], Codec, Encoded]] = []
         self._stage_splits: dict[str, Splits] = {}
 
     @cached_property
@@ -53,7 +53,7 @@ class RunJob:
         names, teacher = self.splits.label_names, self.recipe.teacher
         if names is None or teacher is None or teacher.finetune is not None:
             return names
-        known = tuple(str(label) for label in (load_config(teacher).id2label or {}).values())
+        known = class_names(load_config(teacher))
         if set(known) != set(names):
             raise ModelError(
                 f"the teacher '{teacher.model}' knows other classes than the data",
@@ -62,10 +62,14 @@ class RunJob:
             )
         return known
 
-    def data_inputs(self, data: Data | None = None) -> dict[str, Any]:
-        """What a step that reads rows depends on."""
+    def data_inputs(self, data: Data | None = None, *, training: bool = True) -> dict[str, Any]:
+        """What a step that reads rows depends on; training knows nothing of test rows or of how answers are graded."""
         data = data or self.recipe.data
-        return {"data": dump_recipe(data), "rows": fingerprint(data), "task": dump_part(self.recipe, "task")}
+        spec, rows, task = dump_recipe(data), fingerprint(data), dump_recipe(self.recipe)["task"]
+        if training:
+            for mapping, key in ((spec, "test"), (rows, "test"), (task, "answer_pattern")):
+                mapping.pop(key, None)
+        return {"data": spec, "rows": rows, "task": task}
 
     def step(
         self,
@@ -108,18 +112,25 @@ class RunJob:
         dtype = torch.float32 if trained else None
         return load_model(spec, self.task.auto_class, settings=codec.settings(), new_head=new_head, dtype=dtype)
 
-    def stored(self, folder: Path) -> tuple[PreTrainedModel, Codec]:
-        """A model that a step has saved, in evaluation mode, and its codec."""
-        processor = self.task.load_processor(str(folder), revision=None, trust_remote_code=False)
-        codec = self.task.codec(processor, self.label_names)
-        model = load_model(Model(model=str(folder)), self.task.auto_class, settings={})
+    def stored(self, folder: Path, spec: Model) -> tuple[PreTrainedModel, Codec]:
+        """A model that a step has saved, in evaluation mode, and its codec; `spec` is what it was made from."""
+        saved = Model(
+            model=str(folder),
+            dtype=spec.dtype,
+            attn_implementation=spec.attn_implementation,
+            trust_remote_code=spec.trust_remote_code,
+        )
+        codec = self.task.codec(self.processor(saved), self.label_names)
+        model = load_model(saved, self.task.auto_class, settings={})
+        if self.label_names is not None and class_names(model.config) != self.label_names:
+            raise ModelError(f"{folder} knows other classes than the data", fix="run again with --force")
         return _ready(model), codec
 
     def teacher(self, prepared: Artifact) -> tuple[PreTrainedModel, Codec]:
         """The teacher that `prepare` left, in its own precision."""
         spec = cast(Teacher, self.recipe.teacher)
         if "teacher/config.json" in prepared.manifest["files"]:
-            return self.stored(prepared.path / "teacher")
+            return self.stored(prepared.path / "teacher", spec)
         codec = self.task.codec(self.processor(spec), self.label_names)
         return _ready(self.new_model(spec, codec, trained=False, new_head=False)), codec
 
@@ -148,21 +159,29 @@ class RunJob:
 
     def encode(self, samples: Sequence[Sample], codec: Codec) -> Encoded:
         """Samples in numbers, made once per codec."""
-        key = (id(samples), id(codec))
-        if key not in self._encoded:
-            self._encoded[key] = codec.encode(samples)
-        return self._encoded[key]
+        for rows, by, encoded in self._encoded:
+            if rows is samples and by is codec:
+                return encoded
+        self._encoded.append((samples, codec, codec.encode(samples)))
+        return self._encoded[-1][2]
+
+    def trained_on(self) -> list[Sequence[Sample]]:
+        """Training rows of every stage, the teacher's fine-tuning among them."""
+        finetune = self.recipe.teacher.finetune if self.recipe.teacher else None
+        stages = [*self.recipe.stages, *([] if finetune is None else [finetune])]
+        return [(self.splits if s.data is None else self.stage_splits(s.data)).train for s in stages]
 
 
-def dump_part(recipe: Recipe, field: str) -> Any:
-    """A field of the recipe as JSON."""
-    return dump_recipe(recipe)[field]
+def class_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """A classifier's classes in the order of their indices, which a file may keep in another."""
+    return tuple(str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda pair: int(pair[0])))
 
 
 def model_inputs(spec: Student | Teacher) -> dict[str, Any]:
     """What a step that starts from a model depends on; the weights of `from-teacher` are the parent's."""
     weights = None if spec.model == "from-teacher" else origin(spec).fingerprint
-    return {"model": dump_recipe(spec), "weights": weights}
+    folder = spec.tokenizer if isinstance(spec.tokenizer, str) and Path(spec.tokenizer).is_dir() else None
+    return {"model": dump_recipe(spec), "weights": weights, "tokenizer": folder and folder_digest(Path(folder))}
 
 
 def _ready(model: PreTrainedModel) -> PreTrainedModel:
@@ -172,7 +191,7 @@ def _ready(model: PreTrainedModel) -> PreTrainedModel:
 
 def device() -> torch.device:
     """Where models run outside training."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return processes().device
 
 
 def _step(output: Path, name: str, *, work: Work, **facts: Any) -> Artifact:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import torch
 
 from limbeck.core.artifacts import Artifact, write_json
-from limbeck.core.recipe import dump_recipe
+from limbeck.core.recipe import Model, dump_recipe
 from limbeck.core.types import Sample
+from limbeck.data.dataset import rows_seen
 from limbeck.evaluation.efficiency import latencies, weight_bytes
 from limbeck.evaluation.predict import answer, classify, generate, likelihood
 from limbeck.evaluation.scores import Seen, all_scores
@@ -36,7 +37,7 @@ def evaluate(job: RunJob, made: Mapping[str, Artifact]) -> Artifact:
         job: the run.
         made: the artifacts `train` and, where the recipe has them, `prepare` and `baseline`.
     """
-    inputs = {"evaluate": dump_recipe(job.recipe.evaluate), **job.data_inputs()}
+    inputs = {"evaluate": dump_recipe(job.recipe.evaluate), **job.data_inputs(training=False)}
     return job.step("evaluate", inputs, made, lambda folder: _work(job, made, folder))
 
 
@@ -51,18 +52,20 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
         models["teacher"] = job.teacher(made["prepare"])
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
-            models[name] = job.stored(made[step].path / "student")
-    seen = {}
+            models[name] = job.stored(made[step].path / "student", Model(model="student"))
+    seen, lost = {}, {}
     milliseconds = _latencies(models, samples, plan.latency_runs)
     for name, (model, codec) in models.items():
         answers, likelihoods = _predict(job, name, model, codec, samples, folder)
+        lost[name] = dict(job.encode(samples, codec).counts)
         size = parameters(model), weight_bytes(model)
         seen[name] = Seen(answers, likelihoods, *size, milliseconds[name])
     scores = all_scores(seen, plan)
     write_json(folder / "scores.json", scores)
     hardware = {"device": str(next(models["student"][0].parameters()).device), "threads": torch.get_num_threads()}
     asked = f"{LATENCY_TOKENS} new tokens each" if isinstance(models["student"][1], CausalCodec) else "one row each"
-    return {"counts": {"rows": len(samples), "split": plan.split}, "hardware": hardware, "request": asked}
+    counts = {"rows": len(samples), "rows_also_trained_on": rows_seen(samples, job.trained_on()), "lost": lost}
+    return {"counts": {**counts, "split": plan.split}, "hardware": hardware, "request": asked}
 
 
 def _predict(

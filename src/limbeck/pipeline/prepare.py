@@ -11,8 +11,9 @@ from limbeck.core.artifacts import Artifact
 from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import dump_recipe
 from limbeck.models.load import origin, parameters
+from limbeck.pipeline._ahead import check_ahead
 from limbeck.pipeline._job import RunJob, model_inputs
-from limbeck.pipeline.train import plan_inputs, save_model
+from limbeck.pipeline.train import plan_inputs, save_model, training_counts
 from limbeck.training.loop import Job, train
 
 
@@ -22,16 +23,16 @@ def prepare(job: RunJob) -> Artifact | None:
     It holds `teacher/`, a Hugging Face folder, if the teacher was trained here; in any case the manifest says
     where the teacher came from and under which licence.
     """
+    check_ahead(job)
     teacher = job.recipe.teacher
     if teacher is None:
         return None
     inputs: dict[str, Any] = {"teacher": model_inputs(teacher)}
     if teacher.finetune is not None:
-        inputs |= {
-            **job.data_inputs(teacher.finetune.data),
-            "training": plan_inputs(job.recipe),
-            "seed": job.recipe.seed,
-        }
+        own = teacher.finetune.data
+        inputs |= {**job.data_inputs(own), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+        if own is not None:  # its rows are its own, but its classes are the recipe's
+            inputs["classes"] = job.label_names
     return job.step("prepare", inputs, {}, lambda folder: _work(job, folder), together=True)
 
 
@@ -52,7 +53,7 @@ def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
     lost = {"train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
     return {
         **told,
-        "counts": {**rows.counts, "lost": {teacher.finetune.name: lost}},
+        "counts": {**training_counts(rows), "lost": {teacher.finetune.name: lost}},
         "best": best,
         "parameters": parameters(model),
         "finetune": dump_recipe(teacher.finetune),

@@ -12,12 +12,14 @@ from limbeck.core.artifacts import Artifact
 from limbeck.core.errors import ModelError
 from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import Recipe, Stage, dump_recipe
+from limbeck.data.dataset import Splits
 from limbeck.models.heads import check_head
-from limbeck.models.load import origin, parameters
+from limbeck.models.load import check_length, origin, parameters
 from limbeck.models.shrink import keep_layers
 from limbeck.objectives.cross_entropy import CrossEntropy
 from limbeck.pipeline._job import RunJob, device, model_inputs
 from limbeck.tasks import Codec
+from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.teachers.local import LocalTeacher
 from limbeck.training.loop import Job, StageJob, train
 
@@ -56,9 +58,13 @@ def labels_only(stage: Stage) -> Stage:
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Any]:
-    """The part of `training` that a result depends on."""
-    unimportant = ("report_to", "save_steps", "per_device_eval_batch_size")
-    return {key: value for key, value in dump_recipe(recipe.training).items() if key not in unimportant}
+    """The part of `training` that a result depends on and that stages do not spell out."""
+    return {"precision": recipe.training.precision}
+
+
+def training_counts(splits: Splits) -> dict[str, Any]:
+    """Counts of rows, but for the test rows, which training does not know."""
+    return {name: count for name, count in splits.counts.items() if "test" not in name}
 
 
 def save_model(model: PreTrainedModel, codec: Codec, folder: Path) -> None:
@@ -81,6 +87,7 @@ class _Training:
         teacher, teacher_codec = (None, None) if self.prepared is None else job.teacher(self.prepared)
         codec = self._codec(teacher_codec)
         student = self._student(teacher, codec)
+        self._check_answers(student, codec)
         shared, stages = Shared(None, ""), [job.stage_job(stage, codec, student) for stage in self.stages]
         if teacher is not None and teacher_codec is not None:
             shared = self._shared(student, codec, teacher, teacher_codec, stages)
@@ -109,10 +116,20 @@ class _Training:
         return {
             "model": self._origin(),
             "parameters": parameters(student),
-            "counts": {**job.splits.counts, "lost": lost},
+            "counts": {**training_counts(job.splits), "lost": lost},
             "best": best,
             "notes": [shared.note] if shared.note else [],
         }
+
+    def _check_answers(self, student: PreTrainedModel, codec: Codec) -> None:
+        """Make sure before the training that the evaluation will have positions enough."""
+        splits, plan = self.job.splits, self.job.recipe.evaluate
+        rows = splits.test if plan.split == "test" else splits.validation
+        check_length(student, max((f.length for f in codec.encode(rows).features), default=0), "the student")
+        if isinstance(codec, CausalCodec) and codec.task.answer_pattern is not None:
+            longest = max((len(codec.prompt_ids(sample)) for sample in rows), default=0)
+            fix = "a smaller evaluate.max_new_tokens"
+            check_length(student, longest + plan.max_new_tokens, "the student", "prompt and generated answer", fix)
 
     def _codec(self, teacher_codec: Codec | None) -> Codec:
         job, spec = self.job, self.job.recipe.student
@@ -127,6 +144,9 @@ class _Training:
 
     def _student(self, teacher: PreTrainedModel | None, codec: Codec) -> PreTrainedModel:
         spec = self.job.recipe.student
+        if spec.dtype not in ("auto", "float32"):
+            what = "a student's weights are float32 while they are trained"
+            raise ModelError(what, got=spec.dtype, fix="training.precision=bf16")
         if spec.model == "from-teacher":
             given, asked = teacher, self.job.recipe.teacher
             if self.name == "baseline" and asked is not None and asked.finetune is not None:

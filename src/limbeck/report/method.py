@@ -27,11 +27,10 @@ def caution(facts: Facts) -> str:
     split, told = next(iter(facts.splits()), ""), []
     if split == "validation" and (facts.evals or facts.baseline_evals):
         told.append("Checkpoints were chosen on the same split, so these figures flatter the trained models a little.")
-    found = [section(m, "counts").get(f"train_rows_also_in_{split}") for m in facts.manifests.values()]
-    both = max((n for n in found if finite(n)), default=0)
-    if both:
-        rows = "1 training row has" if both == 1 else f"{both:,} training rows have"
-        told.append(f"{rows} the same inputs as a row of that split.")
+    seen = section(section(facts.manifests, "evaluate"), "counts").get("rows_also_trained_on")
+    if finite(seen) and seen > 0:
+        rows = "1 of these rows has" if seen == 1 else f"{seen:,} of these rows have"
+        told.append(f"{rows} the same inputs as a row that a model was trained on.")
     return " ".join(told)
 
 

@@ -22,7 +22,7 @@ _COUNTED = {
     "validation_from": "validation rows are",
     "held_out": "held out of the training rows",
     "train_rows_also_in_validation": "training rows whose inputs are in validation too",
-    "train_rows_also_in_test": "training rows whose inputs are in the test rows too",
+    "rows_also_trained_on": "evaluated rows whose inputs were trained on too",
     "rows": "rows evaluated",
     "split": "split evaluated",
 }

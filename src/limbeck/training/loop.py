@@ -148,7 +148,8 @@ class _Run:
             load_optimizer(optimizer, self.resumed)
         self.resumed = None
         wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
-        order = Order([f.length for f in each.train.features], plan.global_batch_size, job.seed, plan.group_by_length)
+        lengths, seed = [f.length for f in each.train.features], (job.seed, progress.stage)
+        order = Order(lengths, plan.global_batch_size, each.steps, seed, plan.group_by_length)
         while progress.step_in_stage < each.steps:
             self._step(each, wrapped, distiller, engine_optimizer, order)
             at_end = progress.step_in_stage == each.steps
@@ -163,6 +164,8 @@ class _Run:
                 raise SystemExit(143)
         self._end(each, optimizer)
         self.accelerator.free_memory(wrapped, engine_optimizer)
+        if self._stop():  # in the stage's last step, or in its last validation; all is saved
+            raise SystemExit(143)
 
     def _step(self, each: StageJob, wrapped: Any, distiller: Distiller, optimizer: Any, order: Order) -> None:
         accelerator, progress, plan = self.accelerator, self.progress, each.stage

@@ -32,6 +32,9 @@ def validate(
         batch_size: rows in one forward pass.
     """
     model.eval()
+    if accelerator.num_processes > 1:  # running statistics of batch norm differ by process; the first one's are saved
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
     ordered = sorted(features, key=lambda f: -f.length)
     mine = ordered[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)  # loss, units, correct
