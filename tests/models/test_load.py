@@ -220,7 +220,7 @@ def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
 
 def test_a_new_model_has_no_licence() -> None:
     told = origin(Model(config={"model_type": "bert", "num_hidden_layers": 2}))
-    assert (told.name, told.licence) == ("new bert", "none (new weights)")
+    assert (told.name, told.licence) == ("new bert", "none, new weights")
     assert told.fingerprint != origin(Model(config={"model_type": "bert", "num_hidden_layers": 3})).fingerprint
 
 

@@ -204,11 +204,13 @@ def test_long_logs_stay_small(tmp_path: Path) -> None:
 
 def test_validation_figures_carry_a_warning(tmp_path: Path) -> None:
     scores = [{**row, "split": "validation"} for row in without()]
-    _, html, markdown = written(tmp_path, make_facts(scores=scores))
+    manifests = dict(make_facts().manifests)
+    manifests["evaluate"] = {**manifests["evaluate"], "counts": {"rows": 1000, "rows_also_trained_on": 4}}
+    _, html, markdown = written(tmp_path, make_facts(scores=scores, manifests=manifests))
     for text in (html, markdown):
         assert "from the validation split" in text
         assert "chosen on the same split" in text
-        assert "4 training rows have the same inputs as a row of that split" in text
+        assert "4 of these rows have the same inputs as a row that a model was trained on" in text
 
 
 def test_other_axes_are_shown(tmp_path: Path) -> None:
