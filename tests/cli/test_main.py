@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+import resource
 from pathlib import Path
 
 import pytest
@@ -67,11 +67,13 @@ def test_the_installed_command_is_the_same() -> None:
 
 
 def test_help_is_quick() -> None:
+    """Under half a second of the processor's time: a busy machine makes the clock say more."""
     seconds = []
     for _ in range(5):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "limbeck", "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5, seconds
 
 

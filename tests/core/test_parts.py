@@ -231,6 +231,12 @@ class TestPlugIns:
             with pytest.raises(RecipeError, match=f"is not a schedule of the type '{name}'"):
                 build("schedule", {"type": name})
 
+    def test_do_not_take_the_place_of_a_built_in_part(self, plug_in: Callable[..., None]) -> None:
+        plug_in("linear", "half_way_plugin:HalfWay")
+        with pytest.raises(RecipeError, match=r"(?s)a plug-in brings a schedule named 'linear'.*half_way_plugin"):
+            build("schedule", {"type": "linear", "start": 0, "end": 1})
+        assert build("schedule", {"type": "cosine", "start": 0, "end": 1})
+
     def test_belong_to_their_kind(self, plug_in: Callable[..., None]) -> None:
         plug_in("half_way", "half_way_plugin:HalfWay", group="limbeck.objective")
         assert "half_way" not in names("schedule")

@@ -123,6 +123,9 @@ def test_a_wrong_value_of_training_is_told_once_and_not_for_every_heir() -> None
         ("data", "digits", "data: a mapping of keys to values is wanted, got 'digits'"),
         ("training.learning_rate", math.inf, "finite"),
         ("training.report_to", "wandb", "training.report_to"),
+        ("training.report_to", ["wandbb"], "training.report_to.0: Input should be 'tensorboard', 'wandb'"),
+        ("seed", -1, "seed: Input should be greater than or equal to 0"),
+        ("data.seed", -1, "data.seed: Input should be greater than or equal to 0"),
         ("stages", [], "at least 1 item"),
         ("stages", ["distil"], "stages.0: a mapping of keys to values is wanted"),
         ("stages.0.terms", [], "stages.0.terms"),
@@ -171,6 +174,10 @@ class TestTeacher:
     def test_has_no_teacher_of_its_own(self) -> None:
         found = refusal(with_value("teacher.finetune.terms", [{"type": "kl"}]))
         assert "teacher.finetune: the teacher has no teacher of its own" in found
+
+    def test_that_is_new_must_be_trained(self) -> None:
+        found = refusal(recipe(teacher={"config": {"model_type": "resnet"}}))
+        assert "  teacher: a new teacher knows nothing; add `finetune`" in found
 
     def test_cannot_be_from_teacher(self) -> None:
         assert "`from-teacher` is for the student" in refusal(recipe(teacher={"model": "from-teacher"}))
@@ -246,6 +253,14 @@ def test_a_tokenizer_is_a_name_or_trained() -> None:
     assert load_recipe(with_value("teacher.tokenizer", "gpt2")).teacher.tokenizer == "gpt2"  # type: ignore[union-attr]
     trained = load_recipe(with_value("teacher.tokenizer", {"vocab_size": 300}))
     assert trained.teacher.tokenizer == TrainTokenizer(vocab_size=300)  # type: ignore[union-attr]
+
+
+def test_a_tilde_is_the_users_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    made = load_recipe(recipe(teacher={"model": "~/models/a", "tokenizer": "~/b"}, student={"model": "org/x~y"}))
+    assert made.teacher is not None
+    assert (made.teacher.model, made.teacher.tokenizer) == ("/home/someone/models/a", "/home/someone/b")
+    assert made.student.model == "org/x~y"
 
 
 def test_validation_is_a_share_or_a_source() -> None:

@@ -130,7 +130,8 @@ class TestOverrides:
         assert apply_overrides({"a": 0}, ["a=1", "a=2"]) == {"a": 2}
 
     def test_whole_items_can_be_replaced_or_a_section_removed(self) -> None:
-        made = load_recipe(recipe(), ["stages.0.terms.kl={type: reverse_kl}", "teacher.finetune=null"])
+        trained = {"model": "org/x", "finetune": {"epochs": 2}}
+        made = load_recipe(recipe(teacher=trained), ["stages.0.terms.kl={type: reverse_kl}", "teacher.finetune=null"])
         assert made.stages[0].terms[1].type() == "reverse_kl"
         assert made.teacher is not None
         assert made.teacher.finetune is None

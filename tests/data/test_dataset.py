@@ -12,6 +12,7 @@ from PIL import Image
 from limbeck.core.errors import DataError
 from limbeck.core.recipe import Data
 from limbeck.data.dataset import Splits, fingerprint, load_splits
+from limbeck.tasks.causal_lm import CausalLM
 
 
 @dataclass
@@ -112,14 +113,50 @@ def test_tasks_of_which_no_role_is_there(job):
 def test_rows_that_lack_a_cell(job):
     train = rows(4)
     del train[2]["text"]
-    train[3]["text_pair"] = "only here"
     data = job(train, rows(2), validation=rows(2))
     assert "train.jsonl, row 3 has no `text`" in failure(data)
     train[2]["text"] = None
     assert "train.jsonl, row 3: the text is no string\n  got: None" in failure(job(train, rows(2), validation=rows(2)))
     train[2]["text"] = "x"
+    train[3]["comment"] = "only here"
     found = load_splits(job(train, rows(2), validation=rows(2)), Texts()).train
-    assert [s.inputs.get("text_pair") for s in found] == [None, None, None, "only here"]
+    assert [s.meta.get("comment") for s in found] == [None, None, None, "only here"]
+
+
+def test_a_second_text_is_never_dropped_in_silence(job):
+    def pairs(count):
+        return [{**row, "text_pair": "b"} for row in rows(count)]
+
+    found = load_splits(job(pairs(4), pairs(2), pairs(2)), Texts())
+    assert {s.inputs["text_pair"] for s in found.train + found.test} == {"b"}
+    some = pairs(4)
+    del some[2]["text_pair"]
+    assert "train.jsonl, row 3 has no `text_pair`" in failure(job(some, pairs(2), pairs(2)))
+    assert "test.jsonl, row 3 has no `text_pair`" in failure(job(pairs(4), some, pairs(2)))
+    for train, test in ((pairs(4), rows(2)), (rows(4), pairs(2))):
+        message = failure(job(train, test))
+        assert "has a column for `text_pair`" in message
+        assert "train.jsonl (train)" in message
+        assert "test.jsonl (test)" in message
+    assert "validation.jsonl (validation) has none" in failure(job(pairs(4), pairs(2), rows(2)))
+
+
+def test_of_competing_columns_the_one_that_is_named_counts(job):
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "from messages"}]
+    both = [{"messages": turns, "prompt": f"{i}+1=", "answer": str(i)} for i in range(4)]
+    for named in ({"prompt": "prompt"}, {"answer": "answer"}, {"prompt": "prompt", "answer": "answer"}):
+        found = load_splits(job(both, validation=both, **named), CausalLM(), need_test=False)
+        assert [s.target for s in found.train] == ["0", "1", "2", "3"]
+    for row in both[2:]:
+        del row["prompt"], row["answer"]
+    found = load_splits(job(both, validation=both, messages="messages"), CausalLM(), need_test=False)
+    assert [s.target for s in found.train] == ["from messages"] * 4
+
+
+def test_a_conversation_may_be_written_otherwise_in_another_split(job):
+    turns = [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}]
+    found = load_splits(job([{"messages": turns}] * 4, [{"prompt": "1+1=", "answer": "2"}]), CausalLM())
+    assert (found.test[0].inputs, found.test[0].target) == (found.train[0].inputs, found.train[0].target)
 
 
 def test_tasks_without_labels(job):
@@ -335,10 +372,6 @@ def test_subsamples_are_nested_and_leave_the_rest_alone(job, count, classes, see
     assert len(few.train) == min(small, len(everything.train))
     assert [i for i in ids(everything.train) if i in ids(many.train)] == ids(many.train)
     assert few.label_names == everything.label_names
-
-
-def test_seeds_that_are_no_seeds(job):
-    assert "data.seed is negative" in failure(job(rows(4), seed=-1), need_test=False)
 
 
 # Fingerprints

@@ -9,13 +9,16 @@ import pytest
 from scipy import stats
 
 from limbeck.core.errors import RecipeError
-from limbeck.core.recipe import load_recipe
+from limbeck.core.recipe import Recipe, load_recipe
+from limbeck.pipeline import seeds
+from limbeck.pipeline.run import Result
 from limbeck.pipeline.seeds import run_seeds
-from tests.pipeline.recipes import images
+from tests.pipeline.recipes import images, language
 
 
 def test_difference_and_its_interval(tmp_path: Path) -> None:
     found = run_seeds(load_recipe(images(tmp_path / "run", baseline=True)), 3)
+    assert found is not None
     gaps = [row["student"] - row["baseline"] for row in found.rows]
     expected = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
     assert found.difference == pytest.approx(sum(gaps) / 3)
@@ -26,6 +29,7 @@ def test_difference_and_its_interval(tmp_path: Path) -> None:
 
 def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
     found = run_seeds(load_recipe(images(tmp_path / "run")), 2)
+    assert found is not None
     assert found.difference is None
     assert all("student" in row for row in found.rows)
 
@@ -33,3 +37,25 @@ def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
 def test_one_seed_is_not_several(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="several seeds"):
         run_seeds(load_recipe(images(tmp_path / "run")), 1)
+
+
+def test_answers_that_are_not_graded_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    recipe = load_recipe(language(tmp_path / "run"), ["task.answer_pattern=null"])
+    with pytest.raises(RecipeError, match=r"grades no answers(.|\n)*task\.answer_pattern"):
+        run_seeds(recipe, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_the_first_process_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def run_recipe(recipe: Recipe, *, force: bool) -> Result:
+        ran.append(recipe.seed)
+        return Result(recipe.output, recipe.output / "train" / "student", None, [])
+
+    monkeypatch.setattr(seeds, "run_recipe", run_recipe)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run_seeds(load_recipe(images(tmp_path / "run")), 3) is None
+    assert ran == [0, 1, 2]
+    assert not (tmp_path / "run").exists()

@@ -285,6 +285,11 @@ def test_answers_that_are_no_numbers_stay_as_they_are(plain: Any, text: str) -> 
     assert codec(plain, answer_pattern=r"\[(.*)\]").extract(f"[{text}]") == text.strip()
 
 
+@pytest.mark.parametrize(("pattern", "text"), [(r"answer:\s*(\d+)?", "answer: none"), (r"\[(.*)\]", "[ ]")])
+def test_an_empty_answer_is_none(plain: Any, pattern: str, text: str) -> None:
+    assert codec(plain, answer_pattern=pattern).extract(text) is None
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.integers(-(10**40), 10**40), st.integers(0, 5))
 def test_equal_numbers_have_one_form(number: int, zeros: int) -> None:

@@ -97,6 +97,8 @@ def _run_seeds(recipe: Path, overrides: list[str], force: bool, seeds: int) -> N
     from limbeck.pipeline.seeds import run_seeds
 
     found = run_seeds(loaded, seeds, force=force)
+    if found is None:  # only the first process compares
+        return
     models = [name for name in found.rows[0] if name != "seed"]
     typer.echo("seed  " + "  ".join(f"{name:>9}" for name in models) + f"   ({found.metric})")
     for row in found.rows:

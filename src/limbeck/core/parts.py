@@ -6,7 +6,8 @@ and imported only when it is named:
 
     type: reverse_kl  ->  limbeck/objectives/reverse_kl.py  ->  class ReverseKL
 
-Other packages add parts with an entry point in the group `limbeck.<kind>`, named as the type.
+Other packages add parts with an entry point in the group `limbeck.<kind>`, named as the type. They cannot take
+the place of a built-in part.
 """
 
 from __future__ import annotations
@@ -85,15 +86,18 @@ def _load_plugin(kind: str, name: str) -> type[Part]:
 
 
 @cache
-def names(kind: str) -> tuple[str, ...]:
-    """All known types of a kind, without importing any part that has a file of its own."""
+def _built_in(kind: str) -> frozenset[str]:
     spec = importlib.util.find_spec(KINDS[kind])
     assert spec is not None, f"limbeck is damaged: {KINDS[kind]} is missing"
     if spec.submodule_search_locations is None:
-        found = set(_classes(KINDS[kind]))
-    else:
-        found = {m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.name[0] != "_"}
-    return tuple(sorted(found | set(_plugins(kind))))
+        return frozenset(_classes(KINDS[kind]))
+    return frozenset(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.name[0] != "_")
+
+
+@cache
+def names(kind: str) -> tuple[str, ...]:
+    """All known types of a kind, without importing any part that has a file of its own."""
+    return tuple(sorted(_built_in(kind) | set(_plugins(kind))))
 
 
 def _classes(module: str) -> dict[str, type[Part]]:
@@ -107,10 +111,16 @@ def find(kind: str, name: str) -> type[Part]:
     """The part of a kind that bears a name.
 
     Raises:
-        RecipeError: there is none, with the nearest name suggested.
+        RecipeError: there is none, with the nearest name suggested; or a plug-in bears the name of a built-in one.
     """
     known, name = names(kind), name.replace("-", "_")
     if name in _plugins(kind):
+        if name in _built_in(kind):
+            raise RecipeError(
+                f"a plug-in brings a {kind} named '{name}', but limbeck has one of that name itself",
+                got=_plugins(kind)[name].value,
+                fix="rename the plug-in's, or uninstall the package that brings it",
+            )
         return _load_plugin(kind, name)
     if name not in known:
         guess = nearest(name, known)

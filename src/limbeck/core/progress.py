@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def is_main_process() -> bool:
-    """True in a single process and in the first of many (as torchrun numbers them)."""
-    return os.environ.get("RANK", "0") == "0"
+    """True in a single process and in the first of many (as torchrun numbers them).
+
+    A RANK that is left over in the environment means nothing while there is one process.
+    """
+    return int(os.environ.get("WORLD_SIZE") or 1) <= 1 or os.environ.get("RANK", "0") == "0"
 
 
 @cache

@@ -7,6 +7,7 @@ spelled out, is stored with the run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -68,7 +69,7 @@ class Data(Section):
     """Column with a stable id. Left out: the split and the row's number."""
     max_samples: Annotated[int, Field(gt=0)] | None = None
     """Keep this many training rows, drawn by `seed`; the same rows whatever else changes."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Draws the validation rows and the subsample. Not changed by the recipe's `seed`."""
 
     @field_validator("validation", mode="before")
@@ -126,6 +127,12 @@ class Model(Section):
             raise ValueError(f"a name, a folder or {{train: bpe}} is wanted, got {value!r}")
         return value
 
+    @field_validator("model", "tokenizer")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """`~/x` is a folder below the user's own."""
+        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         if (self.model is None) == (self.config is None):
@@ -173,8 +180,8 @@ class Training(Optimization):
     """Write a checkpoint every so many steps; a killed run goes on from the last one."""
     per_device_eval_batch_size: Annotated[int, Field(gt=0)] = 64
     """Samples in one forward pass of validation and evaluation."""
-    report_to: list[str] = []
-    """Trackers, by Accelerate's names: tensorboard, wandb, trackio, mlflow, swanlab."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab"]] = []
+    """Trackers, by Accelerate's names."""
 
 
 class Stage(Optimization):
@@ -219,7 +226,13 @@ class Teacher(Model):
     """The model that is learned from."""
 
     finetune: Finetune | None = None
-    """Train it on the task first. Left out: it is used as it is."""
+    """Train it on the task first. Left out: it is used as it is. A new one, from a config, needs it."""
+
+    @model_validator(mode="after")
+    def _knows_something(self) -> Self:
+        if self.config is not None and self.finetune is None:
+            raise ValueError("a new teacher knows nothing; add `finetune`, or name a trained one with `model`")
+        return self
 
 
 class Student(Model):
@@ -266,7 +279,7 @@ class Recipe(Section):
     """causal-lm, text-classification or image-classification, with fields if need be."""
     output: Path
     """Folder of the run."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Weights, order and dropout of the training."""
     teacher: Teacher | None = None
     """The model that is learned from; may be left out while no term asks for it."""

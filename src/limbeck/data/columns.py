@@ -10,6 +10,9 @@ from limbeck.core.recipe import Data
 from limbeck.core.types import Rows
 from limbeck.data.sources._base import NamedRows
 
+COMPETING = (frozenset({"messages"}), frozenset({"prompt", "answer"}))
+"""Roles that say the same in different ways: who names one has no use for the others."""
+
 
 def check_roles(data: Data, roles: Mapping[str, bool]) -> None:
     """Refuse a recipe that names a column for a role that its task does not have.
@@ -30,6 +33,8 @@ def check_roles(data: Data, roles: Mapping[str, bool]) -> None:
 def map_columns(data: Data, roles: Mapping[str, bool], rows: Rows) -> dict[str, str]:
     """The column of each role: the one that the recipe names, or else the one that bears the role's name.
 
+    A role that competes with one that the recipe names (see `COMPETING`) is not looked for.
+
     Args:
         data: the recipe's section.
         roles: the task's roles, and whether each is required.
@@ -39,6 +44,8 @@ def map_columns(data: Data, roles: Mapping[str, bool], rows: Rows) -> dict[str, 
         DataError: a named column does not exist, or a required role has none.
     """
     named, there = data.columns(), column_names(rows)
+    ways = [way for way in COMPETING if way & named.keys()]
+    unwanted = frozenset().union(*COMPETING).difference(*ways) if ways else frozenset()
     found = {}
     for role in [*roles, "id"]:
         if role in named:
@@ -51,7 +58,7 @@ def map_columns(data: Data, roles: Mapping[str, bool], rows: Rows) -> dict[str, 
                     fix=f"did you mean data.{role}={guess}?" if guess else f"data.{role}=COLUMN",
                 )
             found[role] = named[role]
-        elif role in there and role != "id":
+        elif role in there and role != "id" and role not in unwanted:
             found[role] = role
         elif roles.get(role):
             raise DataError(

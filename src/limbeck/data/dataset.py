@@ -11,7 +11,7 @@ from limbeck.core.errors import DataError
 from limbeck.core.parts import Part
 from limbeck.core.recipe import Data
 from limbeck.core.types import Rows, Sample
-from limbeck.data.columns import check_roles, class_names, map_columns, plain, slices
+from limbeck.data.columns import COMPETING, check_roles, class_names, map_columns, plain, slices
 from limbeck.data.draw import hold_out, subsample
 from limbeck.data.labels import check_labels, class_list, label_column
 from limbeck.data.sources._base import Source
@@ -92,6 +92,7 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True) -> Splits:
     test_source = _test_source(data, source, need_test)
     test = _open(test_source, "test", data, task, known) if test_source else None
 
+    _same_roles(train, [each for each in (validation, test) if each])
     for opened in (train, validation, test):
         if opened and opened.labels is not None and classes is not None:
             check_labels(opened.labels, classes, opened.rows, opened.columns["label"])
@@ -143,6 +144,23 @@ def _open(source: Source, split: str, data: Data, task: Reader, inherited: tuple
     return _Opened(split, rows, columns, labels)
 
 
+def _same_roles(train: _Opened, others: Iterable[_Opened]) -> None:
+    """Refuse a split with other roles than the training rows: a model would be measured on what it never learned.
+
+    Roles that compete may differ: a conversation is the same sample in either of its ways.
+    """
+    either = frozenset().union(*COMPETING)
+    for other in others:
+        for role in sorted((train.columns.keys() ^ other.columns.keys()) - either):
+            having, lacking = (train, other) if role in train.columns else (other, train)
+            raise DataError(
+                f"{having.rows.origin} ({having.split}) has a column for `{role}`, "
+                f"but {lacking.rows.origin} ({lacking.split}) has none",
+                got=f"{having.split}: {having.columns[role]}",
+                fix="give all splits the same columns",
+            )
+
+
 def _classes(train: _Opened) -> tuple[str, ...] | None:
     # All training rows count, drawn or not: `max_samples` must not change what the classes are.
     if train.labels is None:
@@ -189,9 +207,11 @@ def _sample(opened: _Opened, place: int, task: Reader) -> Sample:
     for role, column in opened.columns.items():
         if role == "label" and opened.labels is not None:
             fields[role] = opened.labels[place]
-        elif role != "id" and column in row:
+        elif role == "id":
+            continue  # see _id
+        elif column in row:
             fields[role] = plain(row[column])
-        elif task.roles.get(role):
+        else:
             raise DataError(f"{where} has no `{column}`", got=", ".join(row), fix="give every row the same columns")
     inputs, target, meta = task.read(fields, where)
     meta = {**slices(row, used=set(opened.columns.values())), **meta}

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.core.errors import RecipeError
-from limbeck.core.recipe import Recipe, load_recipe
+from limbeck.core.parts import build
+from limbeck.core.recipe import Recipe, Teacher, load_recipe
 from limbeck.pipeline.run import Result, run_recipe
+
+PRETRAINED_LEARNING_RATE = 5e-5
+"""What `distill` trains a student with that does not begin from random weights, unless it is told otherwise."""
 
 _TASKS = {
     "ForCausalLM": "causal-lm",
@@ -52,6 +56,7 @@ def distill(
     epochs: float = 3,
     temperature: float = 2.0,
     baseline: bool = False,
+    seed: int = 0,
     **training: Any,
 ) -> Result:
     """Distil a teacher into a student in one call: cross-entropy and T^2 KL in equal parts, then the evaluation.
@@ -68,7 +73,10 @@ def distill(
         epochs: passes over the training rows.
         temperature: of the KL term.
         baseline: also train the student without the teacher, to compare.
-        training: fields of a recipe's `training:` section, for instance `learning_rate=2e-5`.
+        seed: weights, order and dropout of the training.
+        training: fields of a recipe's `training:` section, for instance `learning_rate=2e-5`. Left out, the learning
+            rate is 5e-5 for a student from the hub, a folder or the teacher, and the recipe's default (1e-3) for
+            a new one.
 
     Raises:
         LimbeckError: with what is wrong, what is allowed and how to fix it.
@@ -78,29 +86,37 @@ def distill(
         {"type": "cross_entropy", "weight": 0.5},
         {"type": "kl", "weight": 0.5, "temperature": temperature},
     ]
-    return run(
+    stage: dict[str, Any] = {"name": "distil", "epochs": epochs, "terms": terms}
+    if "model" in section["student"] and "learning_rate" not in training:
+        # The stage's alone: a new teacher's fine-tuning keeps the recipe's default.
+        stage["learning_rate"] = PRETRAINED_LEARNING_RATE
+    recipe = load_recipe(
         {
-            "task": task or _task_of(section["teacher"]),
+            "task": task or "causal-lm",  # stands in until the teacher, once checked, has told its own
             "output": str(output),
+            "seed": seed,
             **section,
             "data": _section(data, "train"),
             "training": training,
-            "stages": [{"name": "distil", "epochs": epochs, "terms": terms}],
+            "stages": [stage],
             "baseline": baseline,
         }
     )
+    if task is None:
+        assert recipe.teacher is not None
+        recipe = recipe.model_copy(update={"task": build("task", _task_of(recipe.teacher))})
+    return run(recipe)
 
 
 def _section(value: Any, key: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {key: str(value)}
 
 
-def _task_of(teacher: Mapping[str, Any]) -> str:
+def _task_of(teacher: Teacher) -> str:
     """The task of a teacher that is already trained for one."""
-    from limbeck.core.recipe import Teacher
     from limbeck.models.load import load_config
 
-    architectures = load_config(Teacher.model_validate(teacher)).architectures or []
+    architectures = load_config(teacher).architectures or []
     for ending, task in _TASKS.items():
         if any(name.endswith(ending) for name in architectures):
             return task

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.core.artifacts import Artifact, locked, write_json
+from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import Recipe, dump_recipe
 from limbeck.pipeline._job import RunJob
@@ -47,7 +48,8 @@ class Result:
 def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) -> Result:
     """Bring a recipe's run up to date, as far as a step.
 
-    Every step is skipped when nothing it depends on has changed, and goes on where it was killed.
+    Every step is skipped when nothing it depends on has changed, and goes on where it was killed. `recipe.json`
+    says what the finished steps were made from: a recipe that fails does not take an older one's place.
 
     Args:
         recipe: what to do.
@@ -57,11 +59,20 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
     Raises:
         LimbeckError: see `limbeck.core.errors`.
     """
+    if until not in STEPS:
+        guess = nearest(str(until), STEPS)
+        raise RecipeError(
+            f"there is no step named '{until}'",
+            allowed=", ".join(STEPS),
+            fix=f"did you mean '{guess}'?" if guess else "until='report'",
+        )
     job, output = RunJob(recipe, force), recipe.output
     with locked(output) if is_main_process() else nullcontext():
-        if is_main_process():
+        if is_main_process() and not (output / "recipe.json").exists():
             write_json(output / "recipe.json", dump_recipe(recipe))
         made = _steps(job, until)
+        if is_main_process():
+            write_json(output / "recipe.json", dump_recipe(recipe))
     reported, evaluated = made.get("report"), made.get("evaluate")
     return Result(
         output=output,

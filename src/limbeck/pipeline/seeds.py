@@ -11,8 +11,10 @@ from scipy import stats
 
 from limbeck.core.artifacts import write_json
 from limbeck.core.errors import RecipeError
+from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import Recipe
 from limbeck.pipeline.run import run_recipe
+from limbeck.tasks.causal_lm import CausalLM
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,36 @@ class SeedReport:
     high: float | None
 
 
-def run_seeds(recipe: Recipe, seeds: int, *, force: bool = False) -> SeedReport:
+def run_seeds(recipe: Recipe, seeds: int, *, force: bool = False) -> SeedReport | None:
     """Run a recipe under seeds 0, 1, ...; each in a folder of its own below the recipe's output.
 
     The interval is Student's t over the paired differences, one per seed: teacher, student and baseline are
     all trained anew, so it covers the luck of weights and order, on the given test rows.
+
+    Returns:
+        The scores and their difference; None in all processes but the first, which have no scores.
 
     Raises:
         RecipeError: fewer than two seeds, or answers that are not graded.
     """
     if seeds < 2:
         raise RecipeError("several seeds are needed to compare", got=seeds, allowed="2 or more")
+    if isinstance(recipe.task, CausalLM) and recipe.task.answer_pattern is None:
+        raise _ungraded()
     rows, metric = [], ""
     for seed in range(seeds):
         result = run_recipe(
             recipe.model_copy(update={"seed": seed, "output": recipe.output / f"seed-{seed}"}), force=force
         )
+        if not is_main_process():
+            continue
         graded = [s for s in result.scores if s["name"] in ("accuracy", "answer_accuracy")]
         if not graded:
-            raise RecipeError("this recipe grades no answers to compare", fix="task.answer_pattern=...")
+            raise _ungraded()
         metric = graded[0]["name"]
         rows.append({"seed": seed, **{s["model"]: s["value"] for s in graded}})
+    if not is_main_process():
+        return None
     difference = low = high = None
     if all("baseline" in row for row in rows):
         gaps = np.asarray([row["student"] - row["baseline"] for row in rows])
@@ -67,3 +78,7 @@ def run_seeds(recipe: Recipe, seeds: int, *, force: bool = False) -> SeedReport:
     found = {"metric": metric, "rows": rows, "student_minus_baseline": difference, "low": low, "high": high}
     write_json(path, {**found, "confidence": recipe.evaluate.confidence})
     return SeedReport(path, metric, rows, difference, low, high)
+
+
+def _ungraded() -> RecipeError:
+    return RecipeError("this recipe grades no answers to compare", fix="task.answer_pattern=...")

@@ -168,10 +168,10 @@ class CausalCodec(Codec):
         return Batch(tuple(f.id for f in features), inputs, labels)
 
     def extract(self, text: str) -> str | None:
-        """The final answer in a text, None where there is none."""
+        """The final answer in a text, None where there is none or an empty one: two of those are not equal answers."""
         assert self.task.answer_pattern is not None, "answers are not graded"
         found = re.findall(self.task.answer_pattern, text)
-        return _canonical(found[-1]) if found else None
+        return _canonical(found[-1]) or None if found else None
 
 
 def _canonical(answer: str) -> str:
