@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -25,16 +27,16 @@ class Distiller(nn.Module):
         shared: ids of the classes that student and teacher have in common, None where all are.
 
     Raises:
-        RecipeError: two terms bear one name, or the stage mixes kinds that do not go together.
+        RecipeError: a term is of a kind that this pass does not know.
     """
 
     def __init__(self, student: PreTrainedModel, terms: Sequence[Objective], shared: Tensor | None = None):
         super().__init__()
         self.shared: Tensor | None
-        labels = [term.label for term in terms]
-        if repeated := sorted({x for x in labels if labels.count(x) > 1}):
-            raise RecipeError(f"two terms of one stage are called {', '.join(repeated)}", fix="give one a `name:`")
-        self.student, self.terms = student, list(terms)
+        self.student, self.terms = student, [term for term in terms if isinstance(term, DistributionTerm)]
+        if len(self.terms) < len(terms):
+            other = [term.type() for term in terms if not isinstance(term, DistributionTerm)]
+            raise RecipeError("only distribution terms can be trained with", got=", ".join(other))
         self.config = student.config  # sharding policies read these two
         self._no_split_modules = getattr(student, "_no_split_modules", None)
         self.register_buffer("shared", shared, persistent=False)
@@ -54,12 +56,8 @@ class Distiller(nn.Module):
         """
         said = signal(self.student, batch, self.asks_student)
         assert said.dist is not None
-        terms = [term for term in self.terms if isinstance(term, DistributionTerm)]
-        return distribution_loss(said.dist, told.dist, batch.labels, terms, weights, shared=self.shared)
+        return distribution_loss(said.dist, told.dist, batch.labels, self.terms, weights, shared=self.shared)
 
 
-def _united(needs: object) -> Needs:
-    total = Needs()
-    for need in needs:  # type: ignore[attr-defined]
-        total = total | need
-    return total
+def _united(needs: Iterable[Needs]) -> Needs:
+    return reduce(or_, needs, Needs())
