@@ -30,7 +30,9 @@ def test_no_calculation_is_in_two_splits_or_twice_in_one() -> None:
     for split, found in seen.items():
         assert max(Counter(found).values()) == 1, split
     train, validation, test = (set(seen[split]) for split in ("train", "validation", "test"))
-    assert not (train & validation or train & test or validation & test)
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
 
 
 def test_splits_are_disjoint_whatever_the_seed_and_the_settings() -> None:
