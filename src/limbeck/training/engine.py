@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,20 @@ def processes() -> PartialState:
     state = PartialState(cpu=not torch.accelerator.is_available())
     if state.num_processes != (launched := int(os.environ.get("WORLD_SIZE", "1"))):
         raise TrainingError("the processes did not find each other", got=state.num_processes, allowed=launched)
+    if state.num_processes > 1:
+        _leave_in_order()
     return state
+
+
+@cache
+def _leave_in_order() -> None:
+    """Take the process group down before Python goes: its threads may otherwise abort a process that is done."""
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def make_accelerator(training: Training, logs: Path) -> Accelerator:
