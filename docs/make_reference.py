@@ -45,6 +45,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
     ("evaluate", recipe.Evaluate, None, ""),
     ("report", recipe.Report, None, ""),
+    ("tune", recipe.Tune, None, "[More](tune.md)."),
 )
 ANCHORS = {cls: title for title, cls, *_ in SECTIONS}
 KINDS = {
@@ -52,6 +53,8 @@ KINDS = {
     "source": ("Sources", "`data.train`, `data.validation` and `data.test` are a source each."),
     "objective": ("Objectives", "The `terms` of a stage. Each has its own fields, and these:"),
     "schedule": ("Schedules", "Values that change over a stage, such as a term's `weight`."),
+    "temperature": ("Temperatures", "What softens both distributions of a term before they are compared."),
+    "augmentation": ("Augmentations", "Random changes of samples, a stage's `augment`. [More](augmentation.md)."),
 }
 BARE_WORDS = {
     "csv": "a path that ends in `.csv`, `.tsv`, `.csv.gz` or `.tsv.gz`",

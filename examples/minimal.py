@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from limbeck.core.types import Dense
 from limbeck.objectives import DistributionTerm, distribution_loss
-from limbeck.objectives.cross_entropy import CrossEntropy
-from limbeck.objectives.kl import KL
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.kl import KL
 
 SEEDS, BATCH = 5, 32
 FEW = 100  # labelled pictures that the student sees

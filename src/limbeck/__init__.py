@@ -16,8 +16,9 @@ from limbeck._version import __version__
 
 if TYPE_CHECKING:
     from limbeck.pipeline.api import distill, run
+    from limbeck.pipeline.tune import tune
 
-__all__ = ["__version__", "distill", "run"]
+__all__ = ["__version__", "distill", "run", "tune"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from limbeck.pipeline import api
 
         return getattr(api, name)
+    if name == "tune":
+        from limbeck.pipeline.tune import tune
+
+        return tune
     raise AttributeError(f"module 'limbeck' has no attribute '{name}'")

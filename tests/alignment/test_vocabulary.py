@@ -16,7 +16,7 @@ from limbeck.alignment.vocabulary import Shared, refuse_unshared_inputs, shared_
 from limbeck.core.errors import ModelError
 from limbeck.core.types import Dense
 from limbeck.objectives import distribution_loss
-from limbeck.objectives.kl import KL
+from limbeck.objectives.distribution.kl import KL
 from limbeck.tasks._text import train_bpe
 
 NAMES = ("org/small", "org/large")

@@ -14,7 +14,7 @@ from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Optimization, Recipe, TrainTokenizer, dump_recipe, load_recipe
 from limbeck.data.sources.csv import CSV
 from limbeck.data.sources.digits import Digits
-from limbeck.objectives.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from tests.core.recipes import ROOT, SHIPPED, recipe, refusal, with_value
 
 

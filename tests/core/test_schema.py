@@ -47,6 +47,8 @@ def types_in(value: Any) -> set[str]:
         ("source", "Data", "test"),
         ("objective", "Stage", "terms"),
         ("objective", "Finetune", "terms"),
+        ("augmentation", "Stage", "augment"),
+        ("augmentation", "Finetune", "augment"),
     ],
 )
 def test_every_part_is_offered(kind: str, section: str | None, name: str) -> None:
@@ -55,7 +57,7 @@ def test_every_part_is_offered(kind: str, section: str | None, name: str) -> Non
 
 
 def test_every_kind_that_recipes_name_directly_was_looked_at() -> None:
-    assert set(KINDS) == {"task", "source", "objective", "schedule"}
+    assert set(KINDS) == {"task", "source", "objective", "schedule", "temperature", "augmentation"}
 
 
 def test_every_key_has_a_text_for_the_editor() -> None:

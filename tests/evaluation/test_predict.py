@@ -7,7 +7,8 @@ import torch
 
 from limbeck.core.errors import DataError
 from limbeck.core.types import Sample
-from limbeck.evaluation.predict import answer, generate, likelihood
+from limbeck.evaluation.predict import answer, likelihood
+from limbeck.tasks._decode import generate
 from limbeck.tasks._text import train_bpe
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from tests.training.ragged import samples, tiny_lm

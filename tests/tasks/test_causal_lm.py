@@ -16,7 +16,7 @@ from limbeck.core.errors import DataError, ModelError
 from limbeck.core.types import IGNORE, Batch, Needs, Sample
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
-from limbeck.objectives.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from tests.tasks.conftest import CHATML, chat_tokenizer
 

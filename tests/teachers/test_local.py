@@ -63,7 +63,6 @@ def test_its_precision_is_its_own(name: str, dtype: torch.dtype) -> None:
 def test_it_gives_what_is_asked() -> None:
     teacher = LocalTeacher(new("qwen3"))
     batch = batch_of(teacher.model)
-    assert teacher.provides.missing(ASK) == []
     assert teacher.signal(batch, Needs()) == Signal()
     dist: Any = teacher.signal(batch, ASK).dist
     assert isinstance(dist, Head)

@@ -15,8 +15,8 @@ import transformers
 
 from limbeck.core.recipe import Stage, Training
 from limbeck.core.types import Sample
-from limbeck.objectives.cross_entropy import CrossEntropy
-from limbeck.objectives.kl import KL
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.kl import KL
 from limbeck.tasks._text import train_bpe
 from limbeck.tasks.causal_lm import CausalLM
 from limbeck.teachers.local import LocalTeacher

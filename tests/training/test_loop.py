@@ -149,13 +149,16 @@ class _Stopping:
     """A teacher that pulls the plug."""
 
     def __init__(self, teacher: object, after: int):
-        self.teacher, self.left, self.provides = teacher, after, teacher.provides  # type: ignore[attr-defined]
+        self.teacher, self.left = teacher, after
 
     def signal(self, *args: object) -> object:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
         return self.teacher.signal(*args)  # type: ignore[attr-defined]
+
+    def update(self, student: object) -> None:
+        pass
 
 
 def test_checkpoints_carry_everything_and_notice_damage(tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_checkpoints_carry_everything_and_notice_damage(tmp_path: Path) -> None:
     model(torch.ones(2, 4)).sum().backward()
     optimizer.step()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(model, optimizer, Progress(step=3, best={"loss": 1.0}))
+    checkpoints.save(model, optimizer, Progress(step=3, best={"loss": 1.0}), {})
     found = checkpoints.newest()
     assert found is not None
     other = torch.nn.Linear(4, 4)
@@ -186,7 +189,7 @@ def test_checkpoints_carry_everything_and_notice_damage(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     model = torch.nn.Linear(4, 4, bias=False)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(model, make_optimizer(model, Optimization()), Progress())
+    checkpoints.save(model, make_optimizer(model, Optimization()), Progress(), {})
     found = checkpoints.newest()
     assert isinstance(found, artifacts.Artifact)
     with pytest.raises(ArtifactError, match="another model"):

@@ -15,6 +15,8 @@ class Kind(StrEnum):
     sources = "sources"
     tasks = "tasks"
     schedules = "schedules"
+    temperatures = "temperatures"
+    augmentations = "augmentations"
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ A part is a frozen dataclass whose fields are its configuration. Its class name 
 `type:`, and where a kind has a folder, its file's name too, so that a part is found without a table
 and imported only when it is named:
 
-    type: reverse_kl  ->  limbeck/objectives/reverse_kl.py  ->  class ReverseKL
+    type: reverse_kl  ->  limbeck/objectives/distribution/reverse_kl.py  ->  class ReverseKL
 
 Other packages add parts with an entry point in the group `limbeck.<kind>`, named as the type. They cannot take
 the place of a built-in part.
@@ -29,12 +29,15 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from limbeck.core.errors import RecipeError, nearest
 
-KINDS = {
-    "schedule": "limbeck.core.schedules",
-    "source": "limbeck.data.sources",
-    "task": "limbeck.tasks",
-    "objective": "limbeck.objectives",
+KINDS: dict[str, tuple[str, ...]] = {
+    "schedule": ("limbeck.core.schedules",),
+    "source": ("limbeck.data.sources",),
+    "task": ("limbeck.tasks",),
+    "objective": ("limbeck.objectives.distribution", "limbeck.objectives.features", "limbeck.objectives.relational"),
+    "temperature": ("limbeck.objectives.temperature",),
+    "augmentation": ("limbeck.data.augmentation",),
 }
+"""Where the parts of each kind are: packages with one part a file, or single modules."""
 
 C = TypeVar("C", bound=type)
 
@@ -86,18 +89,24 @@ def _load_plugin(kind: str, name: str) -> type[Part]:
 
 
 @cache
-def _built_in(kind: str) -> frozenset[str]:
-    spec = importlib.util.find_spec(KINDS[kind])
-    assert spec is not None, f"limbeck is damaged: {KINDS[kind]} is missing"
-    if spec.submodule_search_locations is None:
-        return frozenset(_classes(KINDS[kind]))
-    return frozenset(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.name[0] != "_")
+def _built_in(kind: str) -> Mapping[str, str]:
+    """Of every type: the module that holds it."""
+    found: dict[str, str] = {}
+    for place in KINDS[kind]:
+        spec = importlib.util.find_spec(place)
+        assert spec is not None, f"limbeck is damaged: {place} is missing"
+        if spec.submodule_search_locations is None:
+            found |= dict.fromkeys(_classes(place), place)
+        else:
+            files = (m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.name[0] != "_")
+            found |= {name: f"{place}.{name}" for name in files}
+    return found
 
 
 @cache
 def names(kind: str) -> tuple[str, ...]:
     """All known types of a kind, without importing any part that has a file of its own."""
-    return tuple(sorted(_built_in(kind) | set(_plugins(kind))))
+    return tuple(sorted(_built_in(kind).keys() | _plugins(kind).keys()))
 
 
 def _classes(module: str) -> dict[str, type[Part]]:
@@ -129,9 +138,7 @@ def find(kind: str, name: str) -> type[Part]:
             allowed=", ".join(known),
             fix=f"did you mean '{guess}'?" if guess else f"limbeck list {kind}s",
         )
-    spec = importlib.util.find_spec(KINDS[kind])
-    is_folder = spec is not None and spec.submodule_search_locations is not None
-    return _classes(f"{KINDS[kind]}.{name}" if is_folder else KINDS[kind])[name]
+    return _classes(_built_in(kind)[name])[name]
 
 
 def build(kind: str, config: Any) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, Task
+    from rich.table import Table
 
 
 def is_main_process() -> bool:
@@ -34,9 +35,26 @@ def say(text: str) -> None:
     console().print(text)
 
 
+def show(table: Table) -> None:
+    """Print a table of rich's."""
+    console().print(table, markup=False)
+
+
+def show_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows that have the same keys."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for key in rows[0] if rows else ():
+        table.add_column(key, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    show(table)
+
+
 @contextmanager
-def bar(unit: str) -> Iterator[Progress]:
-    """A progress bar: what is done, a line of figures, speed in `unit` per second, time left.
+def bar(unit: str | None) -> Iterator[Progress]:
+    """A progress bar: what is done, a line of figures, speed in `unit` per second (None: no speed), time left.
 
     Tasks added to it carry the field `figures`, and `speed` where a step of the bar is not one `unit`.
     """
@@ -56,7 +74,7 @@ def bar(unit: str) -> Iterator[Progress]:
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        Speed(),
+        *([] if unit is None else [Speed()]),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     with Progress(*columns, console=console(), transient=False, expand=True, disable=not is_main_process()) as progress:

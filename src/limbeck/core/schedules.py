@@ -22,6 +22,10 @@ class Schedule(Part, ABC):
     def __call__(self, progress: float) -> float:
         """The value when a share `progress` of the stage is done."""
 
+    def after(self, progress: float, stalls: int) -> float:
+        """The same when `stalls` validations of the stage have brought nothing better."""
+        return self(progress)
+
 
 @part
 class Constant(Schedule):
@@ -57,6 +61,22 @@ class Cosine(Schedule):
 
     def __call__(self, progress: float) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@part
+class Plateau(Schedule):
+    """`start` times `factor` for every `patience` validations that brought nothing better; never below `end`."""
+
+    start: float
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(gt=0)] = 1
+    end: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return self.start
+
+    def after(self, progress: float, stalls: int) -> float:
+        return max(self.end, self.start * self.factor ** (stalls // self.patience))
 
 
 @part

@@ -67,7 +67,7 @@ class _Opened:
     labels: list[str] | None
 
 
-def load_splits(data: Data, task: Reader, *, need_test: bool = True) -> Splits:
+def load_splits(data: Data, task: Reader, *, need_test: bool = True, read_test: bool = True) -> Splits:
     """Read the rows that a recipe names, part them into splits and have the task make samples of them.
 
     The validation rows are held out before `max_samples` draws from the rest, and both draws hang on the rows'
@@ -77,6 +77,7 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True) -> Splits:
         data: the recipe's section.
         task: reads a row.
         need_test: whether it is an error if there are no test rows.
+        read_test: whether test rows are read at all; a search must not see them.
 
     Raises:
         DataError: a source, a column, a label or a row is wrong or missing, a split is empty, or ids repeat.
@@ -89,7 +90,7 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True) -> Splits:
 
     validation, places, held, how = _part(source, train, data, task, known)
     kept = subsample(places, data.max_samples, count=len(train.rows), seed=data.seed) if data.max_samples else places
-    test_source = _test_source(data, source, need_test)
+    test_source = _test_source(data, source, need_test) if read_test else None
     test = _open(test_source, "test", data, task, known) if test_source else None
 
     _same_roles(train, [each for each in (validation, test) if each])

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import transformers
 
 from limbeck.core.errors import DataError
 from limbeck.core.progress import bar
 from limbeck.core.types import IGNORE, Dense, Head, Needs, Sample
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
-from limbeck.objectives.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.tasks import Codec, Feature
-from limbeck.tasks._text import pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +109,7 @@ def answer(
     with bar("answers") as progress:
         task = progress.add_task(title, total=len(samples), figures="")
         for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
-            new = generate(model, [prompts[i] for i in part], codec.processor.pad_token_id, ends, max_new_tokens)
+            new = codec.generate(model, [prompts[i] for i in part], ends, max_new_tokens)
             for i, ids in zip(part, new.tolist(), strict=True):
                 stop = next((at for at, token in enumerate(ids) if token in ends), None)
                 texts[i] = (codec.processor.decode(ids[:stop], skip_special_tokens=True), stop is not None)
@@ -126,30 +124,6 @@ def answer(
         "parsed": [p is not None for p in predictions],
         "finished": [texts[i][1] for i in range(len(samples))],
     }
-
-
-def generate(
-    model: PreTrainedModel, prompts: Sequence[list[int]], pad_id: int, ends: set[int], tokens: int, minimum: int = 0
-) -> torch.Tensor:
-    """Greedy continuation of prompts, [B, T] of new tokens.
-
-    The model's own generation settings (a repetition penalty, say) are left out: all models of a comparison are
-    decoded alike.
-    """
-    ids = pad(prompts, pad_id, "left").to(model.device)
-    mask = pad([[1] * len(p) for p in prompts], 0, "left").to(model.device)
-    plan = transformers.GenerationConfig(
-        max_new_tokens=tokens,
-        min_new_tokens=minimum or None,
-        do_sample=False,
-        pad_token_id=pad_id,
-        eos_token_id=sorted(ends),
-    )
-    own, model.generation_config = model.generation_config, transformers.GenerationConfig()
-    try:
-        return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)[:, ids.shape[1] :]  # type: ignore
-    finally:
-        model.generation_config = own
 
 
 def _listed(value: int | list[int] | None) -> list[int]:

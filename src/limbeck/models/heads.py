@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 from limbeck.core.errors import ModelError
-from limbeck.core.types import IGNORE, Batch, Dense, Head, Needs, Signal
+from limbeck.core.types import IGNORE, Batch, Dense, Dist, Head, Needs, Signal
+from limbeck.models.taps import Taps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def signal(model: PreTrainedModel, batch: Batch, needs: Needs) -> Signal:
-    """Run a model and give what is asked for.
+    """Run a model and give what is asked for: its distribution, and what its layers hold.
 
     A language model's logits [B, T, V] are never made: its `Head` holds hidden states [B, T, D] and the
     output matrix [V, D], for a driver that multiplies them piece by piece.
     """
-    if not needs.dist:
+    if not needs:
         return Signal()
-    batch = _in_type(batch, model.dtype)
+    with Taps(model, needs.features) as taps:
+        dist = _distribution(model, _in_type(batch, model.dtype))
+    return Signal(dist if needs.dist else None, taps.features())
+
+
+def _distribution(model: PreTrainedModel, batch: Batch) -> Dist:
     head = model.get_output_embeddings()
     if head is None:
-        return Signal(dist=Dense(model(**batch.inputs).logits))
+        return Dense(model(**batch.inputs).logits)
     hidden = model.get_decoder()(**batch.inputs, use_cache=False).last_hidden_state
     linear = cast(nn.Linear, head)
-    return Signal(dist=Head(hidden, linear.weight, linear.bias))
+    return Head(hidden, linear.weight, linear.bias)
 
 
 def _in_type(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -36,7 +43,7 @@ def _in_type(batch: Batch, dtype: torch.dtype) -> Batch:
     if not any(x.is_floating_point() and x.dtype != dtype for x in batch.inputs.values()):
         return batch
     inputs = {k: x.to(dtype) if x.is_floating_point() else x for k, x in batch.inputs.items()}
-    return Batch(batch.ids, inputs, batch.labels)
+    return replace(batch, inputs=inputs)
 
 
 _LARGE = 100.0

@@ -1,9 +1,22 @@
-"""What a student learns from: one objective a file, and the pass that the distribution terms share.
+"""What a student learns from.
+
+`distribution`: divergences between what two models say of a row; they share the pass in `chunked.py`.
+`features`: differences between layers. `relational`: differences between how samples relate.
 
 Shapes: N rows (valid positions), V vocabulary or classes, S what student and teacher share.
 """
 
-from limbeck.objectives._base import DistributionTerm, Objective
-from limbeck.objectives._chunked import Chunk, distribution_loss
+from limbeck.objectives.base import Context, DistributionTerm, FeatureLoss, FeatureTerm, Layer, Objective, Pair
+from limbeck.objectives.chunked import Chunk, distribution_loss
 
-__all__ = ["Chunk", "DistributionTerm", "Objective", "distribution_loss"]
+__all__ = [
+    "Chunk",
+    "Context",
+    "DistributionTerm",
+    "FeatureLoss",
+    "FeatureTerm",
+    "Layer",
+    "Objective",
+    "Pair",
+    "distribution_loss",
+]

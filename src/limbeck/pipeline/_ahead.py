@@ -5,6 +5,7 @@ from __future__ import annotations
 from limbeck.core.errors import ModelError
 from limbeck.models.load import load_config
 from limbeck.pipeline._job import RunJob
+from limbeck.pipeline._teaching import all_teachers
 from limbeck.training.engine import micro_batch, processes
 
 
@@ -15,8 +16,8 @@ def check_ahead(job: RunJob) -> None:
         LimbeckError: the run would fail later, after the teacher's training.
     """
     recipe = job.recipe
-    finetune = recipe.teacher.finetune if recipe.teacher else None
-    for stage in [*recipe.stages, *([] if finetune is None else [finetune])]:
+    teachers = all_teachers(recipe.teacher)
+    for stage in [*recipe.stages, *(each.finetune for each in teachers if each.finetune is not None)]:
         micro_batch(stage, processes().num_processes, f"stage {stage.name}")
     if recipe.student.model != "from-teacher":
         load_config(recipe.student)

@@ -51,7 +51,7 @@ class RunJob:
     def label_names(self) -> tuple[str, ...] | None:
         """The classes, in the order of a ready teacher if there is one, else as the data has them."""
         names, teacher = self.splits.label_names, self.recipe.teacher
-        if names is None or teacher is None or teacher.finetune is not None:
+        if names is None or teacher is None or teacher.finetune is not None or teacher.is_moving:
             return names
         known = class_names(load_config(teacher))
         if set(known) != set(names):
@@ -126,11 +126,13 @@ class RunJob:
             raise ModelError(f"{folder} knows other classes than the data", fix="run again with --force")
         return _ready(model), codec
 
-    def teacher(self, prepared: Artifact) -> tuple[PreTrainedModel, Codec]:
-        """The teacher that `prepare` left, in its own precision."""
-        spec = cast(Teacher, self.recipe.teacher)
-        if "teacher/config.json" in prepared.manifest["files"]:
-            return self.stored(prepared.path / "teacher", spec)
+    def teacher(
+        self, prepared: Artifact, spec: Teacher | None = None, folder: str = "teacher"
+    ) -> tuple[PreTrainedModel, Codec]:
+        """A teacher that `prepare` left, the first one unless another is named, in its own precision."""
+        spec = spec or cast(Teacher, self.recipe.teacher)
+        if f"{folder}/config.json" in prepared.manifest["files"]:
+            return self.stored(prepared.path / folder, spec)
         codec = self.task.codec(self.processor(spec), self.label_names)
         return _ready(self.new_model(spec, codec, trained=False, new_head=False)), codec
 
@@ -138,23 +140,23 @@ class RunJob:
 
     def stage_job(self, stage: Stage, codec: Codec, model: PreTrainedModel) -> StageJob:
         """A stage with its rows in numbers, none longer than the model can read."""
-        splits = self.splits
-        if stage.data is not None:
-            splits = self.stage_splits(stage.data)
-            if unknown := set(splits.label_names or ()) - set(self.label_names or ()):
-                raise ModelError(
-                    f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5]
-                )
+        splits = self.stage_rows(stage)
+        if unknown := set(splits.label_names or ()) - set(self.label_names or ()):
+            raise ModelError(f"stage {stage.name} has classes that the recipe's data has not", got=sorted(unknown)[:5])
         job = StageJob(stage, self.encode(splits.train, codec), self.encode(splits.validation, codec))
         longest = max((f.length for rows in (job.train, job.validation) for f in rows.features), default=0)
         check_length(model, longest, type(model).__name__)
         return job
 
+    def stage_rows(self, stage: Stage) -> Splits:
+        """The rows of a stage, its own or the recipe's."""
+        return self.splits if stage.data is None else self.stage_splits(stage.data)
+
     def stage_splits(self, data: Data) -> Splits:
         """The rows of a stage that has its own; read once."""
         key = digest_of(dump_recipe(data))
         if key not in self._stage_splits:
-            self._stage_splits[key] = load_splits(data, self.task, need_test=False)
+            self._stage_splits[key] = load_splits(data, self.task, need_test=False, read_test=False)
         return self._stage_splits[key]
 
     def encode(self, samples: Sequence[Sample], codec: Codec) -> Encoded:
@@ -167,8 +169,8 @@ class RunJob:
 
     def trained_on(self) -> list[Sequence[Sample]]:
         """Training rows of every stage, the teacher's fine-tuning among them."""
-        finetune = self.recipe.teacher.finetune if self.recipe.teacher else None
-        stages = [*self.recipe.stages, *([] if finetune is None else [finetune])]
+        teachers = [self.recipe.teacher, *self.recipe.teacher.also] if self.recipe.teacher else []
+        stages = [*self.recipe.stages, *(each.finetune for each in teachers if each.finetune is not None)]
         return [(self.splits if s.data is None else self.stage_splits(s.data)).train for s in stages]
 
 
@@ -179,7 +181,8 @@ def class_names(config: PretrainedConfig) -> tuple[str, ...]:
 
 def model_inputs(spec: Student | Teacher) -> dict[str, Any]:
     """What a step that starts from a model depends on; the weights of `from-teacher` are the parent's."""
-    weights = None if spec.model == "from-teacher" else origin(spec).fingerprint
+    own = spec.model not in ("from-teacher", "moving-average")
+    weights = origin(spec).fingerprint if own else None
     folder = spec.tokenizer if isinstance(spec.tokenizer, str) and Path(spec.tokenizer).is_dir() else None
     return {"model": dump_recipe(spec), "weights": weights, "tokenizer": folder and folder_digest(Path(folder))}
 

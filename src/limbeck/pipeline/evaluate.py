@@ -16,7 +16,7 @@ from limbeck.core.recipe import Model, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import rows_seen
 from limbeck.evaluation.efficiency import latencies, weight_bytes
-from limbeck.evaluation.predict import answer, classify, generate, likelihood
+from limbeck.evaluation.predict import answer, classify, likelihood
 from limbeck.evaluation.scores import Seen, all_scores
 from limbeck.models.load import parameters
 from limbeck.pipeline._job import RunJob
@@ -107,9 +107,8 @@ def _latencies(models: Mapping[str, tuple[Any, Codec]], samples: list[Sample], r
     def request(model: PreTrainedModel, codec: Codec) -> Callable[[int], Any]:
         if isinstance(codec, CausalCodec):
             prompts = [codec.prompt_ids(sample) for sample in few]
-            pad = cast(int, codec.processor.pad_token_id)
             end = {cast(int, codec.processor.eos_token_id)}
-            return lambda i: generate(model, [prompts[i % len(prompts)]], pad, end, LATENCY_TOKENS, LATENCY_TOKENS)
+            return lambda i: codec.generate(model, [prompts[i % len(prompts)]], end, LATENCY_TOKENS, LATENCY_TOKENS)
         batches = [codec.collate(codec.encode([sample]).features).to(model.device) for sample in few]
         return lambda i: model(**batches[i % len(batches)].inputs)
 

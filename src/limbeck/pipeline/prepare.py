@@ -9,46 +9,60 @@ from typing import Any
 
 from limbeck.core.artifacts import Artifact
 from limbeck.core.progress import is_main_process
-from limbeck.core.recipe import dump_recipe
+from limbeck.core.recipe import Teacher, dump_recipe
 from limbeck.models.load import origin, parameters
 from limbeck.pipeline._ahead import check_ahead
 from limbeck.pipeline._job import RunJob, model_inputs
+from limbeck.pipeline._teaching import all_teachers, folder_of
 from limbeck.pipeline.train import plan_inputs, save_model, training_counts
 from limbeck.training.loop import Job, train
 
 
 def prepare(job: RunJob) -> Artifact | None:
-    """The artifact `prepare`; None where the recipe has no teacher.
+    """The artifact `prepare`; None where the recipe has no teacher, or the student is its own.
 
-    It holds `teacher/`, a Hugging Face folder, if the teacher was trained here; in any case the manifest says
-    where the teacher came from and under which licence.
+    It holds `teacher/`, a Hugging Face folder, if the teacher was trained here (`teacher-2/` and so on are further
+    teachers); in any case the manifest says where the teacher came from and under which licence.
     """
     check_ahead(job)
-    teacher = job.recipe.teacher
-    if teacher is None:
+    teachers = all_teachers(job.recipe.teacher)
+    if not teachers:
         return None
-    inputs: dict[str, Any] = {"teacher": model_inputs(teacher)}
-    if teacher.finetune is not None:
-        own = teacher.finetune.data
-        inputs |= {**job.data_inputs(own), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
-        if own is not None:  # its rows are its own, but its classes are the recipe's
-            inputs["classes"] = job.label_names
+    inputs: dict[str, Any] = {"teacher": model_inputs(teachers[0])}
+    if len(teachers) > 1:
+        inputs["also"] = [model_inputs(each) for each in teachers[1:]]
+    for each in teachers:
+        if each.finetune is not None:
+            own = each.finetune.data
+            inputs |= {**job.data_inputs(own), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+            if own is not None:  # its rows are its own, but its classes are the recipe's
+                inputs["classes"] = job.label_names
     return job.step("prepare", inputs, {}, lambda folder: _work(job, folder), together=True)
 
 
 def _work(job: RunJob, folder: Path) -> Mapping[str, Any]:
-    recipe, teacher = job.recipe, job.recipe.teacher
-    assert teacher is not None
+    told = [_one(job, each, folder, i) for i, each in enumerate(all_teachers(job.recipe.teacher))]
+    return told[0] if len(told) == 1 else {**told[0], "also": told[1:]}
+
+
+def _one(job: RunJob, teacher: Teacher, folder: Path, place: int) -> dict[str, Any]:
+    """One teacher: what the manifest says of it."""
+    recipe, name = job.recipe, folder_of(place)
     told: dict[str, Any] = {"model": asdict(origin(teacher)), "notes": []}
     if teacher.finetune is None:
         return told
     codec = job.task.codec(job.processor(teacher), job.label_names)
     model = job.new_model(teacher, codec, trained=True, new_head=True)
+    codec = codec.prepare(model)
     stage = job.stage_job(teacher.finetune, codec, model)
-    plan = Job("teacher", model, codec, [stage], recipe.training, recipe.seed, job.task.unit, logs=job.output / "logs")
-    best = train(plan, folder)
+    logs = job.output / "logs"
+    # The first teacher's log lies where it always did.
+    own = folder if place == 0 else folder / f"{name}-log"
+    own.mkdir(exist_ok=True)
+    plan = Job(name, model, codec, [stage], recipe.training, recipe.seed + place, job.task.unit, logs=logs)
+    best = train(plan, own)
     if is_main_process():
-        save_model(model, codec, folder / "teacher")
+        save_model(model, codec, folder / name)
     rows = job.splits if teacher.finetune.data is None else job.stage_splits(teacher.finetune.data)
     lost = {"train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
     return {

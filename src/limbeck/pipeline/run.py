@@ -10,8 +10,8 @@ from typing import Any
 
 from limbeck.core.artifacts import Artifact, locked, write_json
 from limbeck.core.errors import RecipeError, nearest
-from limbeck.core.progress import is_main_process
-from limbeck.core.recipe import Recipe, dump_recipe
+from limbeck.core.progress import is_main_process, say
+from limbeck.core.recipe import Recipe, Teacher, dump_recipe, load_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.evaluate import evaluate
 from limbeck.pipeline.prepare import prepare
@@ -66,7 +66,7 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
             allowed=", ".join(STEPS),
             fix=f"did you mean '{guess}'?" if guess else "until='report'",
         )
-    job, output = RunJob(recipe, force), recipe.output
+    job, output = RunJob(_with_taught(recipe, force), force), recipe.output
     with locked(output) if is_main_process() else nullcontext():
         if is_main_process() and not (output / "recipe.json").exists():
             write_json(output / "recipe.json", dump_recipe(recipe))
@@ -80,6 +80,30 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
         report=reported.path / "index.html" if reported else None,
         scores=json.loads(evaluated.file("scores.json").read_text()) if evaluated else [],
     )
+
+
+def _with_taught(recipe: Recipe, force: bool) -> Recipe:
+    """The recipe with the student of another recipe in the place of each teacher that is given by one.
+
+    Raises:
+        RecipeError: a recipe teaches itself.
+    """
+    if recipe.teacher is None:
+        return recipe
+
+    def taught(teacher: Teacher) -> Teacher:
+        if teacher.recipe is None:
+            return teacher
+        other = load_recipe(teacher.recipe)
+        if other.output.resolve() == recipe.output.resolve():
+            raise RecipeError("a recipe cannot be its own teacher", got=teacher.recipe, fix="another output")
+        say(f"[bold]the teacher's own recipe[/bold]: {teacher.recipe}")
+        student = run_recipe(other, until="train", force=force).student
+        return teacher.model_copy(update={"recipe": None, "model": str(student)})
+
+    teacher = taught(recipe.teacher)
+    teacher = teacher.model_copy(update={"also": [taught(each) for each in teacher.also]})
+    return recipe.model_copy(update={"teacher": teacher})
 
 
 def _steps(job: RunJob, until: str) -> dict[str, Artifact]:

@@ -7,21 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from limbeck.alignment.vocabulary import Shared, refuse_unshared_inputs, shared_vocabulary
 from limbeck.core.artifacts import Artifact
-from limbeck.core.errors import ModelError
 from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import Recipe, Stage, dump_recipe
 from limbeck.data.dataset import Splits
-from limbeck.models.heads import check_head
 from limbeck.models.load import check_length, origin, parameters
-from limbeck.models.shrink import keep_layers
-from limbeck.objectives.cross_entropy import CrossEntropy
-from limbeck.pipeline._job import RunJob, device, model_inputs
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
+from limbeck.pipeline._job import RunJob, model_inputs
+from limbeck.pipeline._student import make_student, share_vocabulary
+from limbeck.pipeline._teaching import load_teachers, make_teacher, refuse_other_classes
 from limbeck.tasks import Codec
 from limbeck.tasks.causal_lm import CausalCodec
-from limbeck.teachers.local import LocalTeacher
-from limbeck.training.loop import Job, StageJob, train
+from limbeck.training.loop import Job, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,19 +81,13 @@ class _Training:
 
     def work(self, folder: Path) -> Mapping[str, Any]:
         job, recipe = self.job, self.job.recipe
-        teacher, teacher_codec = (None, None) if self.prepared is None else job.teacher(self.prepared)
-        codec = self._codec(teacher_codec)
-        student = self._student(teacher, codec)
+        read = load_teachers(job, self.prepared)
+        refuse_other_classes(job, read)
+        made = make_student(job, read, self.name)
+        student, codec = made.model, made.codec
         self._check_answers(student, codec)
-        shared, stages = Shared(None, ""), [job.stage_job(stage, codec, student) for stage in self.stages]
-        if teacher is not None and teacher_codec is not None:
-            shared = self._shared(student, codec, teacher, teacher_codec, stages)
-        asks = any(getattr(term, "asks_teacher", False) for stage in self.stages for term in stage.terms)
-        if not asks:
-            teacher = None
-        elif teacher is not None:
-            few = codec.collate(stages[0].train.features[:1]).to(device())
-            check_head(teacher, few, "the teacher")
+        stages = [job.stage_job(stage, codec, student) for stage in self.stages]
+        shared = share_vocabulary(job, made, read, stages)
         plan = Job(
             title={"train": "student"}.get(self.name, self.name),
             student=student,
@@ -105,20 +96,23 @@ class _Training:
             training=recipe.training,
             seed=recipe.seed,
             unit=job.task.unit,
-            teacher=None if teacher is None else LocalTeacher(teacher, device()),
+            teacher=make_teacher(job, read, student, stages, codec),
             shared=shared.ids,
+            translate=made.translate,
             logs=job.output / "logs",
         )
         best = train(plan, folder)
+        made.finish()
         if is_main_process():
             save_model(student, codec, folder / "student")
+            made.save_beside(folder)
         lost = {s.stage.name: {"train": dict(s.train.counts), "validation": dict(s.validation.counts)} for s in stages}
         return {
             "model": self._origin(),
             "parameters": parameters(student),
             "counts": {**training_counts(job.splits), "lost": lost},
             "best": best,
-            "notes": [shared.note] if shared.note else [],
+            "notes": [*([shared.note] if shared.note else []), *made.notes],
         }
 
     def _check_answers(self, student: PreTrainedModel, codec: Codec) -> None:
@@ -131,58 +125,10 @@ class _Training:
             fix = "a smaller evaluate.max_new_tokens"
             check_length(student, longest + plan.max_new_tokens, "the student", "prompt and generated answer", fix)
 
-    def _codec(self, teacher_codec: Codec | None) -> Codec:
-        job, spec = self.job, self.job.recipe.student
-        processor = job.processor(spec, None if teacher_codec is None else teacher_codec.processor)
-        if teacher_codec is not None and not job.task.same_reading(processor, teacher_codec.processor):
-            raise ModelError(
-                "student and teacher read the same row differently (tokenizer or image processor)",
-                got=f"student {spec.model or 'from a config'}, teacher {job.recipe.teacher}",
-                fix="student.tokenizer=THE TEACHER'S",
-            )
-        return job.task.codec(processor, job.label_names)
-
-    def _student(self, teacher: PreTrainedModel | None, codec: Codec) -> PreTrainedModel:
-        spec = self.job.recipe.student
-        if spec.dtype not in ("auto", "float32"):
-            what = "a student's weights are float32 while they are trained"
-            raise ModelError(what, got=spec.dtype, fix="training.precision=bf16")
-        if spec.model == "from-teacher":
-            given, asked = teacher, self.job.recipe.teacher
-            if self.name == "baseline" and asked is not None and asked.finetune is not None:
-                # What the teacher learned here is the teacher's; without it there is only the model it began as.
-                given = self.job.new_model(asked, codec, trained=True, new_head=True)
-            assert given is not None
-            assert spec.layers is not None
-            return keep_layers(given, spec.layers).float()
-        return self.job.new_model(spec, codec, trained=True, new_head=True)
-
-    def _shared(
-        self,
-        student: PreTrainedModel,
-        codec: Codec,
-        teacher: PreTrainedModel,
-        teacher_codec: Codec,
-        stages: list[StageJob],
-    ) -> Shared:
-        """Compare the vocabularies of language models; classifiers share their classes by name."""
-        heads = student.get_output_embeddings(), teacher.get_output_embeddings()
-        if heads[0] is None or heads[1] is None:
-            return Shared(None, "")
-        recipe = self.job.recipe
-        names = (
-            str(recipe.student.model or "from a config"),
-            str((recipe.teacher and recipe.teacher.model) or "from a config"),
-        )
-        rows = [int(head.weight.shape[0]) for head in heads]
-        shared = shared_vocabulary(codec.processor, rows[0], teacher_codec.processor, rows[1], names)
-        used = {i for stage in stages for f in stage.train.features for i in f.values["input_ids"]}
-        refuse_unshared_inputs(sorted(used), shared, codec.processor.convert_ids_to_tokens, names)
-        return shared
-
     def _origin(self) -> dict[str, Any]:
         spec = self.job.recipe.student
         if spec.model != "from-teacher":
             return asdict(origin(spec))
         told = {} if self.prepared is None else dict(self.prepared.manifest["model"])
-        return {**told, "name": f"layers {spec.layers} of {told.get('name')}"}
+        cuts = ", ".join(f"{name} {value}" for name, value in spec.cuts.items())
+        return {**told, "name": f"{cuts} of {told.get('name')}"}

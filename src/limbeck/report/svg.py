@@ -80,13 +80,18 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
+    quiet(axes)
+    return figure, axes
+
+
+def quiet(axes: Axes) -> None:
+    """Axes that step back behind what is drawn in them."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(COLOUR["muted"])
     axes.grid(axis="y", color=COLOUR["line"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, colors=COLOUR["muted"], labelsize=11, pad=6)
     axes.tick_params(axis="x", length=4)
-    return figure, axes
 
 
 def name_axes(axes: Axes, x: str, y: str) -> None:

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from limbeck.core.errors import RecipeError
 from limbeck.core.parts import Part, part
 from limbeck.core.types import Batch, Sample
+from limbeck.data.augmentation import Augmentation, DrawKey, Matter
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from limbeck.core.recipe import Model
 
 
@@ -24,11 +28,13 @@ class Feature:
         id: the sample's id.
         length: what it costs in a batch (tokens; 1 where all are alike).
         values: what `Codec.collate` needs.
+        source: the sample itself, where augmentation may act on it before it is encoded.
     """
 
     id: str
     length: int
     values: Mapping[str, Any]
+    source: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,12 @@ class Codec(ABC):
     Attributes:
         processor: the tokenizer or image processor, saved beside the student.
         label_names: the classes, by index; None for language models.
+        augments: what augmentations of its samples may act on.
     """
 
     processor: Any
     label_names: tuple[str, ...] | None = None
+    augments: ClassVar[frozenset[Matter]] = frozenset()
 
     @abstractmethod
     def encode(self, samples: Iterable[Sample]) -> Encoded:
@@ -64,6 +72,32 @@ class Codec(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Config fields that a model for these samples must have."""
+
+    def prepare(self, model: PreTrainedModel) -> Codec:
+        """Fit a model that is about to be trained: new tokens, say.
+
+        Returns:
+            The codec to train and to save it with; most tasks change nothing.
+
+        Raises:
+            ModelError: the model cannot be trained on this task.
+        """
+        return self
+
+    def augmented(
+        self, features: Sequence[Feature], augmentations: Sequence[Augmentation], key: DrawKey
+    ) -> list[Feature]:
+        """The same samples, changed at random; a sample's change depends on the key and its id alone.
+
+        Args:
+            features: as `encode` made them; they stay as they are.
+            augmentations: what is done, in order; blending is not among them.
+            key: decides the draws.
+
+        Raises:
+            RecipeError: samples of this task cannot be changed like this.
+        """
+        raise RecipeError("samples of this task cannot be augmented", got=", ".join(a.type() for a in augmentations))
 
     def save(self, folder: Path) -> None:
         """Write the processor beside a model."""

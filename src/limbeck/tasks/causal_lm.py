@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Context, Decimal
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,11 +13,14 @@ from limbeck.core.errors import DataError, ModelError
 from limbeck.core.parts import part
 from limbeck.core.recipe import Model
 from limbeck.core.types import IGNORE, Batch, Sample
+from limbeck.data.steps import canonical
 from limbeck.tasks._base import Codec, Encoded, Feature, Task
+from limbeck.tasks._decode import generate
 from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
 
-_EXACT = Context(prec=1000)
-"""Digits that two answers are compared by; Python's 28 would call long numbers equal that are not."""
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @part
@@ -150,11 +152,19 @@ class CausalCodec(Codec):
                 counts["truncated_answers"] += 1
                 answer = answer[: limit - len(prompt)]
             ids = prompt + answer
-            labels = [IGNORE] * (len(prompt) - 1) + answer
-            if not prompt:  # nothing stands before the first token that could predict it
-                labels = answer[1:]
-            features.append(Feature(sample.id, len(ids) - 1, {"input_ids": ids[:-1], "labels": labels}))
+            features.append(Feature(sample.id, len(ids) - 1, self.values(ids, len(prompt))))
         return Encoded(features, counts)
+
+    def values(self, ids: list[int], prompt: int) -> dict[str, Any]:
+        """What `collate` needs of a row.
+
+        Args:
+            ids: prompt and answer.
+            prompt: how many of them are the prompt's; nothing stands before the first token of a row without one
+                that could predict it.
+        """
+        labels = [IGNORE] * (prompt - 1) + ids[max(prompt, 1) :]
+        return {"input_ids": ids[:-1], "labels": labels}
 
     def collate(self, features: Sequence[Feature], side: str = "right") -> Batch:
         mask = pad([[1] * f.length for f in features], 0, side)
@@ -167,17 +177,22 @@ class CausalCodec(Codec):
         labels = pad([f.values["labels"] for f in features], IGNORE, side)
         return Batch(tuple(f.id for f in features), inputs, labels)
 
+    def generate(
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], ends: set[int], tokens: int, minimum: int = 0
+    ) -> Tensor:
+        """Greedy answers, [B, T] of new tokens, under the attention mask that training has.
+
+        Args:
+            model: in evaluation mode.
+            prompts: token ids, see `prompt_ids`.
+            ends: tokens that end an answer.
+            tokens: the most new tokens.
+            minimum: the fewest.
+        """
+        return generate(model, prompts, self.processor.pad_token_id, ends, tokens, minimum)
+
     def extract(self, text: str) -> str | None:
         """The final answer in a text, None where there is none or an empty one: two of those are not equal answers."""
         assert self.task.answer_pattern is not None, "answers are not graded"
         found = re.findall(self.task.answer_pattern, text)
-        return _canonical(found[-1]) or None if found else None
-
-
-def _canonical(answer: str) -> str:
-    """One form for equal numbers: 1,000 and 1000.0 are the same answer."""
-    plain = answer.strip().replace(",", "")
-    try:
-        return str(_EXACT.add(_EXACT.normalize(Decimal(plain)), 0))
-    except ArithmeticError:  # no number, or one beyond all bounds
-        return answer.strip()
+        return canonical(found[-1]) or None if found else None

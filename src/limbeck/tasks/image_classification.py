@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from limbeck.core.errors import DataError, ModelError
 from limbeck.core.parts import part
 from limbeck.core.recipe import Model
 from limbeck.core.types import Batch, Sample
+from limbeck.data.augmentation import Augmentation, DrawKey, Matter, PixelAugmentation
 from limbeck.tasks._base import Codec, Encoded, Feature, Task, label_settings
 
 _KEEP_BYTES = 2**30
@@ -96,6 +99,8 @@ def picture(value: Any, where: str) -> Image.Image:
 class ImageCodec(Codec):
     """Pictures with an image processor; grey or RGB as the processor's statistics say."""
 
+    augments: ClassVar[frozenset[Matter]] = frozenset({"pixels"})
+
     def __init__(self, processor: Any, label_names: tuple[str, ...]):
         self.processor, self.label_names = processor, label_names
         self.index = {name: i for i, name in enumerate(label_names)}
@@ -118,6 +123,33 @@ class ImageCodec(Codec):
         pixels = np.stack([self._pixels([i])[0] if isinstance(i, Sample) else i for i in images])
         labels = torch.tensor([f.values["label"] for f in features])
         return Batch(tuple(f.id for f in features), {"pixel_values": torch.from_numpy(pixels)}, labels)
+
+    def augmented(
+        self, features: Sequence[Feature], augmentations: Sequence[Augmentation], key: DrawKey
+    ) -> list[Feature]:
+        black, range_ = self._levels
+        changed = []
+        for feature in features:
+            image = feature.values["image"]
+            pixels_CHW = ((self._pixels([image])[0] if isinstance(image, Sample) else image) - black) / range_
+            for place, each in enumerate(cast(Sequence[PixelAugmentation], augmentations)):
+                draws = key.draws(feature.id, place)
+                if each.happens(draws):
+                    pixels_CHW = each.pixels(pixels_CHW, draws)
+            image = (pixels_CHW * range_ + black).astype(np.float32)
+            changed.append(replace(feature, values={**feature.values, "image": image}))
+        return changed
+
+    @cached_property
+    def _levels(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """What the processor makes of black, and of the way from black to white, each [C, 1, 1].
+
+        It is asked, not read from its settings: there are several ways to set up the same scale.
+        """
+        plain = [Image.new(self.mode, (64, 64), level if self.mode == "L" else (level,) * 3) for level in (0, 255)]
+        both = self._pixels([Sample("", {"image": image}) for image in plain])
+        black, white = both[:, :, both.shape[2] // 2, both.shape[3] // 2, None, None].astype(np.float32)
+        return black, white - black
 
     def _pixels(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
         arrays = [np.asarray(s.inputs["image"].convert(self.mode)) for s in samples]

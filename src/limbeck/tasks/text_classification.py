@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +14,7 @@ from pydantic import Field
 from limbeck.core.parts import part
 from limbeck.core.recipe import Model
 from limbeck.core.types import Batch, Sample
+from limbeck.data.augmentation import Augmentation, DrawKey, Matter, TextAugmentation, TokenAugmentation
 from limbeck.tasks._base import Codec, Encoded, Feature, Task, label_settings
 from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
 
@@ -49,6 +52,8 @@ class TextClassification(Task):
 class TextCodec(Codec):
     """Texts with a tokenizer."""
 
+    augments: ClassVar[frozenset[Matter]] = frozenset({"text", "tokens"})
+
     def __init__(self, tokenizer: Any, label_names: tuple[str, ...], max_length: int):
         self.processor, self.label_names, self.max_length = tokenizer, label_names, max_length
         self.index = {name: i for i, name in enumerate(label_names)}
@@ -71,7 +76,7 @@ class TextCodec(Codec):
         for i, sample in enumerate(samples):
             values = {key: cut[key][i] for key in cut if key != "attention_mask"}
             label = self.index[sample.target]
-            features.append(Feature(sample.id, len(cut["input_ids"][i]), {**values, "label": label}))
+            features.append(Feature(sample.id, len(cut["input_ids"][i]), {**values, "label": label}, sample))
         return Encoded(features, +counts)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
@@ -80,3 +85,39 @@ class TextCodec(Codec):
         inputs = {key: pad([f.values[key] for f in features], fill.get(key, 0)) for key in keys}
         inputs["attention_mask"] = pad([[1] * f.length for f in features], 0)
         return Batch(tuple(f.id for f in features), inputs, torch.tensor([f.values["label"] for f in features]))
+
+    def augmented(
+        self, features: Sequence[Feature], augmentations: Sequence[Augmentation], key: DrawKey
+    ) -> list[Feature]:
+        texts = [(i, each) for i, each in enumerate(augmentations) if isinstance(each, TextAugmentation)]
+        tokens = [(i, each) for i, each in enumerate(augmentations) if isinstance(each, TokenAugmentation)]
+        if texts:
+            features = self.encode([_rewritten(feature, texts, key) for feature in features]).features
+        return [self._rearranged(feature, tokens, key) for feature in features]
+
+    def _rearranged(self, feature: Feature, changes: Sequence[tuple[int, TokenAugmentation]], key: DrawKey) -> Feature:
+        """The same tokens, some of them gone or elsewhere; texts are told apart by the special tokens between them."""
+        special = set(self.processor.all_special_ids)
+        for place, each in changes:
+            draws = key.draws(feature.id, place)
+            if not each.happens(draws):
+                continue
+            ids: list[int] = feature.values["input_ids"]
+            kept: list[int] = []
+            for is_special, run in groupby(enumerate(ids), lambda token: token[1] in special):
+                places = [i for i, _ in run]
+                kept += places if is_special else each.tokens(places, draws)
+            values = {k: v if k == "label" else [v[i] for i in kept] for k, v in feature.values.items()}
+            feature = replace(feature, length=len(kept), values=values)
+        return feature
+
+
+def _rewritten(feature: Feature, changes: Sequence[tuple[int, TextAugmentation]], key: DrawKey) -> Sample:
+    """The sample with other words in all of its texts."""
+    sample = feature.source
+    assert sample is not None
+    for place, each in changes:
+        draws = key.draws(feature.id, place)
+        if each.happens(draws):
+            sample = replace(sample, inputs={role: each.text(text, draws) for role, text in sample.inputs.items()})
+    return sample

@@ -1,7 +1,8 @@
-"""A teacher that runs here: any model that limbeck can load."""
+"""A teacher that runs here: any model that limbeck can load, or the student's own past."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,14 +22,53 @@ class LocalTeacher:
         device: where it runs.
     """
 
-    provides = Needs(dist=True)
-
     def __init__(self, model: PreTrainedModel, device: Any = "cpu"):
         self.model = model.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def signal(self, batch: Batch, needs: Needs) -> Signal:
-        """What the teacher says of a batch. Never under autocast: a teacher's precision is its own."""
+        """What the teacher says of a batch, in its own tokens if it has other ones than the student.
+
+        Never under autocast: a teacher's precision is its own.
+        """
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, enabled=False):
-            return signal(self.model, batch, needs)
+            return signal(self.model, batch.teacher or batch, needs)
+
+    def update(self, student: PreTrainedModel) -> None:
+        """After a step of the student; a fixed teacher stays as it is."""
+
+
+class MovingTeacher(LocalTeacher):
+    """The student's own past: an exponential moving average of its weights.
+
+    theta_t <- decay theta_t + (1 - decay) theta_s after every step. Buffers (running statistics) are copied. In the
+    first steps the decay is (1 + n) / (10 + n) where that is less, so that the random start is soon forgotten.
+
+    Args:
+        student: the model that learns; a copy of it begins to teach.
+        decay: how slowly the teacher follows.
+        device: where it runs.
+
+    Reference:
+        Tarvainen and Valpola, Mean teachers are better role models, 2017, arXiv:1703.01780.
+    """
+
+    def __init__(self, student: PreTrainedModel, decay: float, device: Any = "cpu"):
+        super().__init__(copy.deepcopy(student), device)
+        self.decay = decay
+        self.model.register_buffer("ema_steps", torch.zeros((), dtype=torch.long, device=device))
+
+    @torch.no_grad()
+    def update(self, student: PreTrainedModel) -> None:
+        """Move towards the student by one step."""
+        steps = self.model.ema_steps
+        steps += 1
+        decay = min(self.decay, (1 + int(steps)) / (10 + int(steps)))
+        mine = dict(self.model.named_parameters())
+        theirs = dict(student.named_parameters())
+        torch._foreach_lerp_(list(mine.values()), [theirs[name] for name in mine], 1 - decay)
+        buffers = dict(student.named_buffers())
+        for name, buffer in self.model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])

@@ -37,6 +37,10 @@ class Progress:
     best_step: int | None = None
     patience: int = 0
     """Validations since the best."""
+    stalls: int = 0
+    """Validations of the stage that brought nothing better, all in all."""
+    scales: dict[str, float] | None = None
+    """Of every term of the stage, its size on the first batch; None where the stage does not balance its terms."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """Of every finished stage: its name, the step of its best weights, and their validation metrics."""
 
@@ -52,13 +56,24 @@ class Checkpoints:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, module: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-        """Write a checkpoint; the one before it stays until the new one is safe on the disk."""
+    def save(
+        self, module: nn.Module, optimizer: Optimizer, progress: Progress, beside: Mapping[str, nn.Module]
+    ) -> None:
+        """Write a checkpoint; the one before it stays until the new one is safe on the disk.
+
+        Args:
+            module: the student.
+            optimizer: over its parameters and those of the terms.
+            progress: where the run stands.
+            beside: what else learns or moves: the terms' own modules, a teacher that follows the student.
+        """
         target = self.folder / f"step-{progress.step:08d}"
         work = self.folder / f".{target.name}.new"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         save_file(_tensors(module.state_dict()), work / "model.safetensors")
+        for name, other in beside.items():
+            save_file(_tensors(other.state_dict()), work / f"{name}.safetensors")
         tensors, plain = _flatten(optimizer.state_dict())
         save_file(tensors, work / "optimizer.safetensors")
         artifacts.write_json(work / "optimizer.json", plain)
@@ -95,9 +110,9 @@ class Checkpoints:
         load_weights(module, artifacts.load(self.folder / f"best-{step}"))
 
 
-def load_weights(module: nn.Module, checkpoint: Artifact) -> None:
+def load_weights(module: nn.Module, checkpoint: Artifact, name: str = "model") -> None:
     """Weights from a checkpoint into a module; tied ones are stored once."""
-    state = load_file(checkpoint.file("model.safetensors"))
+    state = load_file(checkpoint.file(f"{name}.safetensors"))
     missing, unexpected = module.load_state_dict(state, strict=False)
     pointers = {t.data_ptr() for n, t in module.state_dict().items() if n in state}
     lost = [n for n in missing if module.state_dict()[n].data_ptr() not in pointers]

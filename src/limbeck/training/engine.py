@@ -61,7 +61,9 @@ def make_accelerator(training: Training, logs: Path) -> Accelerator:
     processes()
     # Several runs share a process (teacher, student, baseline); each brings its own precision.
     AcceleratorState._reset_state(reset_partial_state=False)
-    mixed = {"fp32": "no", "bf16": "bf16"}[training.precision]
+    if training.precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
+    mixed = "no" if training.precision == "fp32" else training.precision
     # Accumulation is ours (see step.py), so the engine must not divide by it.
     options: dict[str, Any] = {"log_with": training.report_to, "project_dir": logs} if training.report_to else {}
     return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=1, **options)

@@ -6,27 +6,34 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from limbeck.core.artifacts import write_json
 from limbeck.core.errors import RecipeError
-from limbeck.core.progress import bar, say
+from limbeck.core.progress import bar, say, show_table
 from limbeck.core.recipe import Stage, Training
+from limbeck.core.types import Batch
 from limbeck.models.heads import check_head
 from limbeck.objectives import Objective
 from limbeck.tasks import Codec, Encoded
+from limbeck.teachers.gated import gated
+from limbeck.teachers.local import MovingTeacher
+from limbeck.training.augment import Augmenter
+from limbeck.training.balance import term_sizes, weights_now
 from limbeck.training.batches import Order, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
 from limbeck.training.distiller import Distiller
 from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.log import Log
-from limbeck.training.optim import learning_rate, make_optimizer
+from limbeck.training.matching import find_pairs, match_table
+from limbeck.training.optim import learning_rate, make_optimizer, select_trained
 from limbeck.training.step import Teacher, optimizer_step
 from limbeck.training.validate import better, validate
 
@@ -69,6 +76,7 @@ class Job:
         seed: of order and dropout.
         teacher: None where no term asks for one.
         shared: class ids that student and teacher have in common, None where all are.
+        translate: gives a batch what the teacher reads, where that is not what the student reads.
         unit: what is counted: tokens or samples.
         logs: where trackers write.
     """
@@ -82,7 +90,24 @@ class Job:
     unit: str
     teacher: Teacher | None = None
     shared: Tensor | None = None
+    translate: Callable[[Batch], Batch] | None = None
     logs: Path = Path("logs")
+
+    def read(self, batch: Batch) -> Batch:
+        """The batch, with what the teacher reads if that is something else."""
+        return batch if self.translate is None else self.translate(batch)
+
+    def distiller(self, stage: Stage, few: Batch) -> Distiller:
+        """Student and terms of a stage; the terms' own parameters are drawn from the seed and the stage's place.
+
+        Args:
+            stage: one of the job's.
+            few: some samples, which show the shapes of the layers that are compared.
+        """
+        terms = cast(Sequence[Objective], stage.terms)
+        pairs = find_pairs(self.student, getattr(self.teacher, "model", None), terms, few)
+        torch.manual_seed(self.seed + 7919 * [each.stage for each in self.stages].index(stage))
+        return Distiller(self.student, terms, self.shared, pairs).to(few.labels.device)
 
 
 def train(job: Job, folder: Path) -> list[dict[str, Any]]:
@@ -100,15 +125,16 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
         RecipeError: batch sizes do not fit the number of processes.
     """
     accelerator = make_accelerator(job.training, job.logs)
+    job.student.to(accelerator.device)
     for each in job.stages:
         micro_batch(each.stage, accelerator.num_processes, f"stage {each.stage.name}")
         if not len(each.train) or not len(each.validation):
             raise RecipeError(
                 f"stage {each.stage.name} has no rows left to train or validate on", got=each.train.counts
             )
-    job.student.to(accelerator.device)
-    few = job.codec.collate(job.stages[0].train.features[:1]).to(accelerator.device)
-    check_head(job.student, few, job.title)
+    _dry_run(job, accelerator, folder)
+    if job.training.gradient_checkpointing:
+        job.student.activation_checkpointing_enable({"use_reentrant": False})
     if job.training.report_to:
         accelerator.init_trackers("limbeck", config={"title": job.title, "seed": job.seed})
     run = _Run(job, accelerator, Checkpoints(folder / ".checkpoints"))
@@ -120,15 +146,36 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
         with closing(run.log):
             while run.progress.stage < len(job.stages):
                 run.stage(job.stages[run.progress.stage])
+    if job.training.gradient_checkpointing:
+        job.student.activation_checkpointing_disable()
+    job.student.requires_grad_(True)
     if job.training.report_to:
         accelerator.end_training()
     return run.progress.done
+
+
+def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
+    """All that can fail for its shape fails here, before the first step; writes which layers are compared."""
+    rows = []
+    few = job.read(job.codec.collate(job.stages[0].train.features[:2])).to(accelerator.device)
+    check_head(job.student, few, job.title)
+    for each in job.stages:
+        select_trained(job.student, each.stage.freeze)
+        Augmenter(each.stage, job.codec, job.seed)
+        found = match_table(job.distiller(each.stage, few))
+        rows += [{"stage": each.stage.name, **row} for row in found]
+    if rows and accelerator.is_main_process:
+        write_json(folder / "layers.json", rows)
+        show_table([{k: v for k, v in row.items() if k != "stage" or len(job.stages) > 1} for row in rows])
 
 
 class _Run:
     """A training run under way."""
 
     log: Log
+    distiller: Distiller
+    teacher: Teacher | None
+    augmenter: Augmenter
 
     def __init__(self, job: Job, accelerator: Accelerator, checkpoints: Checkpoints):
         self.job, self.accelerator, self.checkpoints = job, accelerator, checkpoints
@@ -141,17 +188,20 @@ class _Run:
     def stage(self, each: StageJob) -> None:
         """One stage, or what is left of it."""
         job, progress, plan = self.job, self.progress, each.stage
-        distiller = Distiller(job.student, cast(Sequence[Objective], plan.terms), job.shared)
-        distiller.to(self.accelerator.device)
+        select_trained(job.student, plan.freeze)
+        few = job.read(job.codec.collate(each.train.features[:2])).to(self.accelerator.device)
+        self.distiller = distiller = job.distiller(plan, few)
+        self.augmenter = Augmenter(plan, job.codec, job.seed)
+        self.teacher = gated(job.teacher, plan.gate, job.student) if distiller.asks_teacher else None
         optimizer = make_optimizer(distiller, plan)
-        if self.resumed is not None and progress.step_in_stage:
-            load_optimizer(optimizer, self.resumed)
-        self.resumed = None
+        self._resume(optimizer)
         wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
         lengths, seed = [f.length for f in each.train.features], (job.seed, progress.stage)
         order = Order(lengths, plan.global_batch_size, each.steps, seed, plan.group_by_length)
+        if plan.balance is not None and progress.scales is None:
+            progress.scales = term_sizes(distiller, self.teacher, self.accelerator, self._batches(each, order))
         while progress.step_in_stage < each.steps:
-            self._step(each, wrapped, distiller, engine_optimizer, order)
+            self._step(each, wrapped, engine_optimizer, order)
             at_end = progress.step_in_stage == each.steps
             if at_end or progress.step_in_stage % each.eval_steps == 0:
                 self._validate(each)
@@ -167,27 +217,59 @@ class _Run:
         if self._stop():  # in the stage's last step, or in its last validation; all is saved
             raise SystemExit(143)
 
-    def _step(self, each: StageJob, wrapped: Any, distiller: Distiller, optimizer: Any, order: Order) -> None:
+    def _resume(self, optimizer: Any) -> None:
+        """Put back what a checkpoint holds besides the student."""
+        if self.resumed is None:
+            return
+        for name, module in self._beside().items():
+            if name != "terms" or self.progress.step_in_stage:
+                load_weights(module, self.resumed, name)
+        if self.progress.step_in_stage:
+            load_optimizer(optimizer, self.resumed)
+        self.resumed = None
+
+    def _beside(self) -> dict[str, nn.Module]:
+        """What learns or moves besides the student."""
+        found: dict[str, nn.Module] = {}
+        terms = nn.ModuleDict({"losses": self.distiller.losses, "temperatures": self.distiller.temperatures})
+        if terms.state_dict():
+            found["terms"] = terms
+        if isinstance(self.job.teacher, MovingTeacher):
+            found["teacher"] = self.job.teacher.model
+        return found
+
+    def _batches(self, each: StageJob, order: Order) -> list[Batch]:
+        """This process's micro-batches of the step that comes next."""
+        accelerator, plan = self.accelerator, each.stage
+        micro = micro_batch(plan, accelerator.num_processes, plan.name)
+        at = self.progress.step_in_stage
+        drawn = [each.train.features[i] for i in order.step(at)]
+        parts = share(range(len(drawn)), accelerator.process_index, accelerator.num_processes, micro)
+        batches = self.augmenter.batches(drawn, parts, self.progress.step)
+        return [self.job.read(batch).to(accelerator.device) for batch in batches]
+
+    def _step(self, each: StageJob, wrapped: Any, optimizer: Any, order: Order) -> None:
         accelerator, progress, plan = self.accelerator, self.progress, each.stage
         seed_step(self.job.seed, progress.step, accelerator.process_index)
         done = progress.step_in_stage / max(1, each.steps - 1)
         rate = learning_rate(plan, progress.step_in_stage, each.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        micro = micro_batch(plan, accelerator.num_processes, plan.name)
-        parts = share(order.step(progress.step_in_stage), accelerator.process_index, accelerator.num_processes, micro)
-        batches = [self.job.codec.collate([each.train.features[i] for i in part]) for part in parts]
         wrapped.train()
         told = optimizer_step(
             accelerator,
             wrapped,
-            distiller,
-            self.job.teacher if distiller.asks_teacher else None,
+            self.distiller,
+            self.teacher,
             optimizer,
-            [batch.to(accelerator.device) for batch in batches],
-            weights=[term.weight(done) for term in distiller.terms],
+            self._batches(each, order),
+            weights=weights_now(self.distiller.terms, plan.balance, done, progress),
             max_grad_norm=plan.max_grad_norm,
+            progress=done,
+            gradient_penalty=plan.gradient_penalty,
         )
+        if self.job.teacher is not None:
+            self.job.teacher.update(self.job.student)
         progress.step_in_stage += 1
         progress.step += 1
         self.log.step(progress.step, plan.name, told, rate)
@@ -197,6 +279,7 @@ class _Run:
         metrics = validate(self.accelerator, self.job.student, self.job.codec, each.validation.features, size)
         is_best = better(metrics, progress.best)
         progress.patience = 0 if is_best else progress.patience + 1
+        progress.stalls += not is_best
         if is_best:
             progress.best, progress.best_step = metrics, progress.step
             if self.accelerator.is_main_process:
@@ -212,7 +295,8 @@ class _Run:
         self.accelerator.wait_for_everyone()  # saving clears the best weights away
         progress.stage, progress.step_in_stage, progress.patience = progress.stage + 1, 0, 0
         progress.done.append({"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})})
-        progress.best = progress.best_step = None
+        progress.best = progress.best_step = progress.scales = None
+        progress.stalls = 0
         self._save(optimizer)
 
     def _stop(self) -> bool:
@@ -224,7 +308,7 @@ class _Run:
 
     def _save(self, optimizer: Any) -> None:
         if self.accelerator.is_main_process:
-            self.checkpoints.save(self.job.student, optimizer, self.progress)
+            self.checkpoints.save(self.job.student, optimizer, self.progress, self._beside())
         self.accelerator.wait_for_everyone()
 
     @contextmanager

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Optimization
+
+
+def select_trained(student: nn.Module, freeze: Sequence[str]) -> None:
+    """Let all of the student learn, but for the parameters that a stage freezes.
+
+    Args:
+        student: the model that learns.
+        freeze: names of parameters, with `*`.
+
+    Raises:
+        RecipeError: a name fits no parameter, or nothing is left to learn.
+    """
+    names = [name for name, _ in student.named_parameters()]
+    for pattern in freeze:
+        if not fnmatch.filter(names, pattern):
+            tops = dict.fromkeys(".".join(name.split(".")[:3]) for name in names)
+            raise RecipeError("freeze names no parameter of the student", got=pattern, allowed=", ".join(tops))
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(not any(fnmatch.fnmatchcase(name, pattern) for pattern in freeze))
+    if not any(p.requires_grad for p in student.parameters()):
+        raise RecipeError("freeze leaves nothing of the student to learn", got=", ".join(freeze))
 
 
 def make_optimizer(module: nn.Module, plan: Optimization) -> torch.optim.AdamW:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from limbeck.core.errors import TrainingError
-from limbeck.core.types import IGNORE, Batch, Needs, Signal
+from limbeck.core.types import IGNORE, Batch, Needs, Signal, Unit
+from limbeck.training.penalty import penalised_backward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 class Teacher(Protocol):
     """Whatever can tell something of a batch."""
-
-    provides: Needs
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
         """What is asked for, without gradients."""
@@ -36,6 +35,9 @@ class Told:
     terms: dict[str, float]
     grad_norm: float
     units: int
+    """Labels that were learned from."""
+    told: float = 1.0
+    """Share of the samples that the teacher was asked about."""
 
 
 def optimizer_step(
@@ -48,11 +50,13 @@ def optimizer_step(
     *,
     weights: Sequence[float],
     max_grad_norm: float,
+    progress: float = 0.0,
+    gradient_penalty: float = 0.0,
 ) -> Told:
     """Forward and backward over all micro-batches, then clip and step.
 
-    The number of units is counted over micro-batches and processes before the first forward pass, and the sum
-    of every term is divided by it exactly once. So the gradient is the same however a batch is split.
+    The units of every kind are counted over micro-batches and processes before the first forward pass, and the sum
+    of every term is divided by their number exactly once. So the gradient is the same however a batch is split.
 
     Args:
         accelerator: the engine.
@@ -63,34 +67,71 @@ def optimizer_step(
         batches: this process's micro-batches; every process has as many.
         weights: the terms' weights now.
         max_grad_norm: bound on the gradient's norm.
+        progress: share of the stage that is done.
+        gradient_penalty: weight of the loss gradient's norm at the input; see `penalty.py`.
 
     Raises:
         TrainingError: nothing to learn in the batch, or loss or gradient are not finite.
     """
-    units = int(accelerator.reduce(torch.stack([(b.labels != IGNORE).sum() for b in batches]).sum(), "sum"))
-    if not units:
+    units = count_units(accelerator, batches)
+    wanted = [units[term.unit] for term in distiller.terms]
+    if not all(wanted):
         raise TrainingError("a batch holds no label to learn from", got=f"samples {', '.join(batches[0].ids[:3])}, ...")
-    factor = accelerator.num_processes / units  # the engine averages gradients over processes
+    # Terms are weighed relative to the first one's units; the common factor stays outside of low precision.
+    relative = [weight * wanted[0] / n for weight, n in zip(weights, wanted, strict=True)]
+    factor = accelerator.num_processes / wanted[0]  # the engine averages gradients over processes
     total: Any = 0.0
     sums: list[Any] = [0.0] * len(weights)
+    asked = 0.0
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(wrapped):
             told = Signal() if teacher is None else teacher.signal(batch, distiller.asks_teacher)
-            loss, values = wrapped(batch, told, weights)
-            accelerator.backward(loss * factor)
-            total += loss.detach()
-            sums = [a + b for a, b in zip(sums, values.values(), strict=True)]
-    figures = accelerator.reduce(torch.stack([total, *sums]), "sum") / units
+            loss, values = _forward_backward(
+                accelerator, wrapped, distiller, (batch, told, relative, progress), factor, gradient_penalty
+            )
+        total += loss.detach() / wanted[0]
+        sums = [a + b / n for a, b, n in zip(sums, values.values(), wanted, strict=True)]
+        asked += len(batch.ids) if told.weights is None else float((told.weights > 0).sum())
+    figures = accelerator.reduce(torch.stack([total, *sums]), "sum")
     norm = accelerator.clip_grad_norm_(distiller.parameters(), max_grad_norm)
     if not (torch.isfinite(figures[0]) and torch.isfinite(norm)):
-        what = "loss" if not torch.isfinite(figures[0]) else "gradient"
-        raise TrainingError(
-            f"the {what} is not finite",
-            got=f"loss {figures[0]:.4g}, gradient norm {norm:.4g}, samples {', '.join(batches[0].ids[:3])}, ...",
-            fix="a lower learning_rate, a longer warmup_ratio, or precision: fp32",
-        )
+        raise _not_finite(figures[0], norm, batches)
     optimizer.step()
     optimizer.zero_grad()
     terms = {term.label: value.item() for term, value in zip(distiller.terms, figures[1:], strict=True)}
-    return Told(figures[0].item(), terms, norm.item(), units)
+    share = asked / max(1, sum(len(batch.ids) for batch in batches))
+    return Told(figures[0].item(), terms, norm.item(), round(units["label"]), share)
+
+
+def _forward_backward(
+    accelerator: Accelerator, wrapped: Any, distiller: Distiller, call: tuple[Any, ...], factor: float, penalty: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    if penalty:
+        return penalised_backward(accelerator, wrapped, distiller.student, call, factor, penalty)
+    loss, values = wrapped(*call)
+    accelerator.backward(loss * factor)
+    return loss, values
+
+
+def count_units(accelerator: Accelerator, batches: Sequence[Batch]) -> dict[Unit, float]:
+    """What terms are averaged over, counted over micro-batches and processes."""
+    device = batches[0].labels.device
+    counts = torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    for batch in batches:
+        valid = batch.labels != IGNORE
+        mask = batch.real
+        counts[0] += valid.sum() if batch.weights is None else batch.weights[valid].sum()
+        counts[1] += len(batch.ids) if mask is None else mask.sum()
+        counts[2] += len(batch.ids)
+        counts[3] += 1
+    counts = accelerator.reduce(counts, "sum")
+    return dict(zip(("label", "position", "sample", "batch"), counts.tolist(), strict=True))
+
+
+def _not_finite(loss: torch.Tensor, norm: torch.Tensor, batches: Sequence[Batch]) -> TrainingError:
+    return TrainingError(
+        f"the {'loss' if not torch.isfinite(loss) else 'gradient'} is not finite",
+        got=f"loss {loss:.4g}, gradient norm {norm:.4g}, samples {', '.join(batches[0].ids[:3])}, ...",
+        fix="a lower learning_rate, a longer warmup_ratio, or precision: fp32",
+    )

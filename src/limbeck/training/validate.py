@@ -10,7 +10,7 @@ import torch
 from limbeck.core.types import IGNORE, Dense, Needs
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
-from limbeck.objectives.cross_entropy import CrossEntropy
+from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.tasks import Codec, Feature
 
 if TYPE_CHECKING:

@@ -1,0 +1,135 @@
+"""Linear CKA, unbiased: how alike two models see the same samples, whatever their widths.
+
+    CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),   K = X X^T, L = Y Y^T
+
+HSIC is the unbiased estimate HSIC_1. With A the U-centred form of K (zero diagonal; its row and column means taken
+out so that every row sums to zero), HSIC_1(K, L) = sum_ij A_ij B_ij / (n (n - 3)). The biased one finds likeness in
+independent features as soon as their width is not small beside the number of samples.
+
+Shapes: n samples, D and E widths.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from limbeck.core.errors import DataError
+
+LEAST = 4
+"""Samples that the unbiased estimate needs."""
+
+
+def u_centred(features_nD: Tensor) -> Tensor:
+    """The U-centred Gram matrix of features, [n, n]: zero diagonal, every row sums to zero.
+
+    Args:
+        features_nD: at least `LEAST` samples.
+    """
+    n = len(features_nD)
+    centred_nD = features_nD - features_nD.mean(0)  # changes nothing but the rounding
+    gram_nn = centred_nD @ centred_nD.T
+    off = ~torch.eye(n, dtype=torch.bool, device=gram_nn.device)
+    gram_nn = gram_nn * off
+    rows_n = gram_nn.sum(1)
+    whole = rows_n.sum() / ((n - 1) * (n - 2))
+    return (gram_nn - (rows_n[:, None] + rows_n[None, :]) / (n - 2) + whole) * off
+
+
+def hsic(x_nD: Tensor, y_nE: Tensor) -> Tensor:
+    """Unbiased HSIC_1 of two sets of features under linear kernels, a scalar.
+
+    Args:
+        x_nD: one model's features of the samples.
+        y_nE: the other's, of the same samples.
+
+    Raises:
+        DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
+
+    Reference:
+        Song et al., Feature Selection via Dependence Maximization, 2012, arXiv:0704.2668.
+    """
+    return _inner(*_both(x_nD, y_nE))
+
+
+def linear_cka(x_nD: Tensor, y_nE: Tensor) -> Tensor:
+    """Unbiased linear CKA of two sets of features, a scalar of at most 1; about 0 for independent ones.
+
+    It does not change when features are turned, moved or scaled. Where one of the models sees all samples alike it is 0.
+
+    Args:
+        x_nD: one model's features of the samples.
+        y_nE: the other's, of the same samples.
+
+    Raises:
+        DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
+
+    Reference:
+        Kornblith et al., Similarity of Neural Network Representations Revisited, 2019, arXiv:1905.00414.
+    """
+    a_nn, b_nn = _both(x_nD, y_nE)
+    return _ratio(_inner(a_nn, b_nn), _inner(a_nn, a_nn), _inner(b_nn, b_nn))
+
+
+class StreamingCKA:
+    """Unbiased linear CKA over many batches: each one's three HSICs are summed, and divided once at the end.
+
+    The samples of different batches are not compared with each other, so memory stays that of a batch. Sums are kept
+    in float64.
+
+    Reference:
+        Nguyen et al., Do Wide and Deep Networks Learn the Same Things?, 2020, arXiv:2010.15327.
+    """
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64)
+        self.batches = 0
+
+    @torch.no_grad()
+    def update(self, x_nD: Tensor, y_nE: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            x_nD: one model's features of the batch.
+            y_nE: the other's.
+
+        Raises:
+            DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
+        """
+        a_nn, b_nn = _both(x_nD.double(), y_nE.double())
+        new = torch.stack([_inner(a_nn, b_nn), _inner(a_nn, a_nn), _inner(b_nn, b_nn)])
+        self._sums += new.cpu()
+        self.batches += 1
+
+    def value(self) -> float:
+        """CKA over all batches so far.
+
+        Raises:
+            DataError: there was no batch.
+        """
+        if not self.batches:
+            raise DataError("CKA is asked for and no batch was taken in")
+        return float(_ratio(*self._sums))
+
+
+def _both(x_nD: Tensor, y_nE: Tensor) -> tuple[Tensor, Tensor]:
+    if len(x_nD) != len(y_nE) or len(x_nD) < LEAST:
+        raise DataError(
+            "CKA cannot be computed on these features",
+            got=f"{len(x_nD)} and {len(y_nE)} samples",
+            allowed=f"as many of one as of the other, at least {LEAST}",
+        )
+    return u_centred(x_nD), u_centred(y_nE)
+
+
+def _inner(a_nn: Tensor, b_nn: Tensor) -> Tensor:
+    n = len(a_nn)
+    return (a_nn * b_nn).sum() / (n * (n - 3))
+
+
+def _ratio(xy: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
+    """xy / sqrt(xx yy); 0 with gradient 0 where one of the two has no variance."""
+    known = (xx > 0) & (yy > 0)
+    one = torch.ones_like(xy)
+    roots = torch.where(known, xx, one).sqrt() * torch.where(known, yy, one).sqrt()
+    return torch.where(known, xy / roots, xy * 0)

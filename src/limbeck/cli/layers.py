@@ -1,0 +1,39 @@
+"""`limbeck layers`: the names that `match` takes, with the shapes of what is read there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Name = Annotated[str, typer.Argument(help="A folder, a hub name, or a model_type for a new small one.")]
+Filter = Annotated[str | None, typer.Argument(help="Only layers that fit this pattern, for instance '*.attention.*'.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("layers", epilog="Example: limbeck layers runs/quickstart/prepare/teacher 'resnet.encoder.stages.*'")(
+        list_layers
+    )
+
+
+def list_layers(model: Name, pattern: Filter = None, revision: Revision = None) -> None:
+    """Print a model's layers as `match` names them: name, kind, and the shape that it gives out.
+
+    Shapes are seen in a pass over two samples of eight tokens, or two pictures; B is the batch.
+    """
+    from limbeck.cli._quiet import quiet_libraries
+
+    quiet_libraries()
+    from rich.console import Console
+    from rich.table import Table
+
+    from limbeck.models.describe import describe_layers
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("layer", "kind", "output", "parameters"):
+        table.add_column(title, overflow="fold", justify="right" if title == "parameters" else "left")
+    for row in describe_layers(model, pattern, revision):
+        table.add_row(row.name, row.kind, row.shape, f"{row.parameters:,}")
+    Console(highlight=False, markup=False, emoji=False).print(table)

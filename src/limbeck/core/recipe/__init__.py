@@ -1,0 +1,42 @@
+"""The recipe: one YAML file that says what is to be distilled, from what, into what, and how.
+
+Each section is a pydantic model with a text under every field; `limbeck schema` hands them to editors.
+Field names follow Hugging Face. There is no second configuration: the resolved recipe, every default
+spelled out, is stored with the run.
+"""
+
+from limbeck.core.recipe.data import Data
+from limbeck.core.recipe.job import Evaluate, Recipe, Report
+from limbeck.core.recipe.load import load_recipe
+from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
+from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
+from limbeck.core.recipe.training import Balance, Finetune, Gate, Optimization, Stage, Training
+from limbeck.core.recipe.tune import Between, Choices, Sweep, Tune
+
+__all__ = [
+    "AnyAugmentation",
+    "AnyObjective",
+    "AnySource",
+    "AnyTask",
+    "Balance",
+    "Between",
+    "Choices",
+    "Data",
+    "Evaluate",
+    "Finetune",
+    "Gate",
+    "Model",
+    "Optimization",
+    "Recipe",
+    "Report",
+    "Section",
+    "Stage",
+    "Student",
+    "Sweep",
+    "Teacher",
+    "TrainTokenizer",
+    "Training",
+    "Tune",
+    "dump_recipe",
+    "load_recipe",
+]

@@ -1,0 +1,102 @@
+"""The whole job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from limbeck.core.recipe.data import Data
+from limbeck.core.recipe.models import Student, Teacher
+from limbeck.core.recipe.section import AnyTask, Section
+from limbeck.core.recipe.training import Optimization, Stage, Training, asking
+from limbeck.core.recipe.tune import Tune
+
+
+class Evaluate(Section):
+    """How the final figures are taken."""
+
+    split: Literal["test", "validation"] = "test"
+    """Rows that decide the report's figures."""
+    max_samples: Annotated[int, Field(gt=0)] | None = None
+    """Use this many of them, drawn by the data's seed."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 256
+    """Longest answer of a language model."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Level of every interval."""
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Bootstrap draws behind an interval."""
+    latency_runs: Annotated[int, Field(ge=2)] = 50
+    """Timed single requests per model, taken in turns."""
+
+
+class Report(Section):
+    """What the report shows."""
+
+    title: str | None = None
+    """Headline; left out: teacher and student by name."""
+
+
+class Recipe(Section):
+    """A whole job."""
+
+    task: AnyTask
+    """causal-lm, text-classification or image-classification, with fields if need be."""
+    output: Path
+    """Folder of the run."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Weights, order and dropout of the training."""
+    teacher: Teacher | None = None
+    """The model that is learned from; may be left out while no term asks for it."""
+    student: Student
+    """The model that learns."""
+    data: Data
+    """Rows and columns."""
+    training: Training = Training()
+    """Defaults of every stage, and what holds for the run."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """Stages, in order."""
+    baseline: bool = False
+    """Also train the same student the same way on the labels alone, for comparison."""
+    evaluate: Evaluate = Evaluate()
+    """How the final figures are taken."""
+    report: Report = Report()
+    """What the report shows."""
+    tune: Tune | None = None
+    """What `limbeck tune` searches."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, data: Any) -> Any:
+        """Stages and the teacher's fine-tuning start from the recipe's `training`."""
+        if not isinstance(data, Mapping):
+            return data
+        # A section whose lines are all commented out reads as null; it is as good as left out.
+        data = {k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report")}
+        if not isinstance(training := data.get("training", {}), Mapping | Training):
+            return data
+        shared = {k: v for k, v in dict(training).items() if k in Optimization.model_fields}
+        if isinstance(data.get("stages"), list):
+            data["stages"] = [{**shared, **s} if isinstance(s, Mapping) else s for s in data["stages"]]
+        teacher = data.get("teacher")
+        if isinstance(teacher, Mapping) and isinstance(teacher.get("finetune"), Mapping):
+            data["teacher"] = {**teacher, "finetune": {**shared, **teacher["finetune"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if repeated := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"stage names must differ; given twice: {', '.join(sorted(repeated))}")
+        if self.teacher is None:
+            if self.student.model == "from-teacher":
+                raise ValueError("the student is `from-teacher`, but the recipe has no `teacher`")
+            if names := [term for stage in self.stages for term in asking(stage)]:
+                raise ValueError(f"the recipe has no `teacher`, but these terms need one: {', '.join(names)}")
+        elif "from-teacher" in (each.model for each in (self.teacher, *self.teacher.also)):
+            raise ValueError("`from-teacher` is for the student")
+        elif self.teacher.is_moving and self.student.model == "from-teacher":
+            raise ValueError("the student is `from-teacher`, but the teacher is the student's own past")
+        return self

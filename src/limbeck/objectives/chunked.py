@@ -1,0 +1,170 @@
+"""The one pass that all distribution terms of a stage share.
+
+hidden x head is multiplied a chunk of valid rows at a time; every term's formula is evaluated on that chunk,
+and the gradients are taken at once, in the forward pass. Tokens x vocabulary is never held. This works because
+the weights of the terms and the number of units are known before the forward pass, so that the gradient of the
+total is final but for one common factor.
+
+Shapes: N rows (valid positions), B samples, D and E hidden width of student and teacher, V vocabulary of the
+student, S what student and teacher share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from limbeck.core.errors import DataError, RecipeError
+from limbeck.core.types import IGNORE, Blend, Dense, Dist, Head, Sampled, TopK
+from limbeck.objectives.base import DistributionTerm
+from limbeck.objectives.chunk import Chunk
+from limbeck.objectives.sparse import Support, support
+from limbeck.objectives.sweep import FusedRows, Rows, Sweep, exact_type, working_type
+
+__all__ = ["CHUNK_BYTES", "Chunk", "distribution_loss"]
+
+CHUNK_BYTES = 84 * 2**20
+"""Memory of one chunk's logits, student's and teacher's together; the rest of a pass is small beside it."""
+
+
+def distribution_loss(
+    student: Dist,
+    teacher: Dist | None,
+    labels: Tensor,
+    terms: Sequence[DistributionTerm],
+    weights: Sequence[float],
+    *,
+    shared: Tensor | None = None,
+    progress: float = 0.0,
+    row_weights: Tensor | None = None,
+    teacher_weights: Tensor | None = None,
+    blend: Blend | None = None,
+    learned: Mapping[str, Tensor] | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of terms over all valid rows, in one pass.
+
+    Args:
+        student: logits [..., V], or hidden states [..., D] and the head that makes them.
+        teacher: the same of the teacher, for the same rows, or what was recorded of it; gradients never reach it.
+        labels: [...], `IGNORE` where nothing is learned.
+        terms: formulas, each giving a value per row.
+        weights: their weights now.
+        shared: sorted ids of the classes that both have, where the vocabularies differ [S].
+        progress: share of the stage that is done.
+        row_weights: how much each label counts, like `labels`; rows of weight zero are left out.
+        teacher_weights: the teacher's say in each sample [B]: multiplies the terms that ask it.
+        blend: the second label of samples that were blended of two.
+        learned: by label of a term, a tensor that it reads as `chunk.learned[label]` and that gets a gradient.
+        chunk_bytes: bound on one chunk's logits.
+
+    Returns:
+        The total, a scalar that carries gradients to `student` and `learned`, and each term's sum without the term's
+        weight, detached.
+
+    Raises:
+        RecipeError: a term cannot work with what the teacher gives.
+        DataError: a blended sample lacks its second label.
+        ModelError: a recorded teacher names a class that the student does not have.
+    """
+    asking = [term for term in terms if term.asks_teacher]
+    _refuse_unfit(asking, teacher)
+    keep = labels != IGNORE if row_weights is None else (labels != IGNORE) & (row_weights != 0)
+    flat = keep.flatten()
+    given = _rows(student, flat)
+    exact = exact_type(given.logits.dtype if isinstance(given, Dense) else given.hidden.dtype)
+
+    def spread(per_sample: Tensor | None) -> Tensor | None:
+        if per_sample is None:
+            return None
+        return per_sample.to(exact).reshape(-1, *[1] * (labels.ndim - 1)).expand(labels.shape).flatten()[flat]
+
+    say_N = spread(teacher_weights)
+    rows = Rows(
+        terms,
+        weights,
+        labels.flatten()[flat],
+        _told(teacher, flat, given, shared, say_N) if asking else None,
+        chunk_bytes,
+        None if row_weights is None else row_weights.flatten()[flat].to(exact),
+        say_N,
+        shared,
+        progress,
+        None if blend is None else _second_labels(blend, keep),
+        None if blend is None else spread(blend.share),
+        learned or {},
+    )
+    total, sums = _evaluate(given, rows, exact)
+    return total, {term.label: value for term, value in zip(terms, sums.unbind(), strict=True)}
+
+
+def _evaluate(given: Dense | Head, rows: Rows, exact: torch.dtype) -> tuple[Tensor, Tensor]:
+    if isinstance(given, Dense):
+        told = rows.teacher.logits.to(exact) if isinstance(rows.teacher, Dense) else None
+        if isinstance(rows.teacher, Head):
+            head = rows.teacher
+            told = torch.nn.functional.linear(head.hidden.to(head.weight.dtype), head.weight, head.bias).to(exact)
+        every = slice(0, len(given.logits))
+        total, sums = rows.evaluate(rows.chunk(given.logits.to(exact), every, told), every)
+        return total, sums.detach()
+    if torch.is_grad_enabled():
+        return FusedRows.apply(given.hidden, given.weight, given.bias, rows, *rows.learned.values())
+    return Sweep(rows, working_type(given.hidden), exact, None).run(given.hidden, given.weight, given.bias)
+
+
+def _rows(dist: Dist, keep: Tensor) -> Dense | Head:
+    """The valid rows of a distribution, flattened to two dimensions."""
+    if isinstance(dist, Dense):
+        return Dense(dist.logits.flatten(0, -2)[keep])
+    assert isinstance(dist, Head), "only recorded teachers are sparse"
+    return Head(dist.hidden.flatten(0, -2)[keep], dist.weight, dist.bias)
+
+
+def _told(
+    teacher: Dist | None, keep: Tensor, student: Dense | Head, shared: Tensor | None, say_N: Tensor | None
+) -> Dense | Head | Support | None:
+    """The teacher's valid rows, without gradients; zeros where it has no say, since it may not have been asked."""
+    if teacher is None:
+        return None
+    mine = student.logits if isinstance(student, Dense) else student.hidden
+    if isinstance(teacher, TopK | Sampled):
+        classes = student.logits.shape[-1] if isinstance(student, Dense) else len(student.weight)
+        return support(teacher, keep, exact_type(mine.dtype), classes, shared)
+    given = _rows(teacher, keep)
+    values = (given.logits if isinstance(given, Dense) else given.hidden).detach()
+    if say_N is not None:
+        values = values.masked_fill((say_N == 0)[:, None], 0)
+    if isinstance(given, Dense):
+        return Dense(values)
+    return Head(values, given.weight.detach(), None if given.bias is None else given.bias.detach())
+
+
+def _refuse_unfit(asking: Sequence[DistributionTerm], teacher: Dist | None) -> None:
+    for term in asking:
+        if teacher is None:
+            raise RecipeError(f"{term.label} asks for a teacher", got="none")
+        if isinstance(teacher, TopK | Sampled) and term.needs_all_classes:
+            raise RecipeError(
+                f"{term.label} reads every class of the teacher",
+                got="a teacher of which only some classes are recorded",
+                fix="take another term, such as kl, or ask the teacher itself",
+            )
+        if isinstance(teacher, Sampled) and not term.linear_in_teacher:
+            raise RecipeError(
+                f"{term.label} is biased where the teacher is known by drawn classes",
+                got="a teacher of which classes were drawn",
+                allowed="terms whose gradient is linear in the teacher's probabilities, such as kl",
+                fix="take kl, or record the teacher's likeliest classes instead",
+            )
+
+
+def _second_labels(blend: Blend, keep: Tensor) -> Tensor:
+    second_N = blend.labels[keep]
+    if (second_N == IGNORE).any():
+        raise DataError(
+            "a sample that was blended of two has a label in only one of them",
+            fix="blend only samples of one label each",
+        )
+    return second_N

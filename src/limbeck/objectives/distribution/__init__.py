@@ -1,0 +1,1 @@
+"""Divergences between what two models say of one row; one a file."""

@@ -1,0 +1,1 @@
+"""Differences between layers of two models; one a file."""

@@ -1,0 +1,1 @@
+"""Differences between how two models relate the samples of a batch; one a file."""

@@ -1,0 +1,145 @@
+"""Teachers that name a few classes of each row: the likeliest ones with a tail, or drawn ones.
+
+A top-k teacher is compared over K + 1 buckets: each class that it names, and all the others together. The student's
+mass outside the teacher's classes meets the teacher's tail, so it is never hidden; with K = V the buckets are the
+classes themselves. Any divergence between distributions is then one between buckets, and is never above the
+divergence between the whole distributions (data processing).
+
+A temperature softens the buckets, softmax(log b / T), of both models alike: equal distributions do not differ at
+any T, and at K = V this is exactly softmax(z / T). With a tail it is not the bucketed softmax(z / T), which cannot be
+known: how the tail's mass is spread decides what it becomes at T.
+
+Drawn classes stand for the teacher's distribution by their frequencies. What is linear in the teacher's
+probabilities, such as the gradient of forward KL, is then unbiased; other terms are refused.
+
+Shapes: N rows, V classes, K classes that a row names, C buckets: K, or K + 1 with a tail.
+
+Reference:
+    Anshumann et al., Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs, 2025, arXiv:2503.16870
+    (why top-k alone is biased; sampling).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from limbeck.core.errors import ModelError, RecipeError
+from limbeck.core.types import Sampled, TopK
+
+FLOOR = -87.0
+"""Log of what counts as no probability at all; exp() of it is just above float32's smallest number."""
+HIDDEN = -1e30
+"""A logit that takes no part."""
+
+
+@dataclass
+class Support:
+    """What a sparse teacher says of some rows.
+
+    Attributes:
+        ids_NK: the classes; a valid one also where nothing is named.
+        empty_NK: where no class is named.
+        logs_NC: log-probabilities of the buckets, those of `empty_NK` of no meaning.
+        tail: whether the last bucket is the rest of the classes.
+    """
+
+    ids_NK: Tensor
+    empty_NK: Tensor
+    logs_NC: Tensor
+    tail: bool
+
+    def __getitem__(self, rows: slice) -> Support:
+        return Support(self.ids_NK[rows], self.empty_NK[rows], self.logs_NC[rows], self.tail)
+
+    def teacher(self, temperature: float | Tensor) -> Tensor:
+        """The teacher's log-probabilities over its buckets, [N, C]."""
+        if not self.tail:
+            _refuse_softening(temperature)
+            return self.logs_NC.masked_fill(self.empty_NK, FLOOR)
+        dead_NC = _with_last(self.empty_NK, False) | (self.logs_NC == -torch.inf)
+        return _soften(self.logs_NC, dead_NC, temperature)
+
+    def student(self, buckets_NC: Tensor, temperature: float | Tensor) -> Tensor:
+        """The student's log-probabilities over the same buckets, [N, C], from those at T = 1."""
+        if not self.tail:
+            _refuse_softening(temperature)
+            return buckets_NC.masked_fill(self.empty_NK, FLOOR)
+        nothing_left_N1 = buckets_NC[:, -1:].detach() < HIDDEN / 2
+        dead_NC = torch.cat([self.empty_NK, nothing_left_N1], 1)
+        return _soften(buckets_NC, dead_NC, temperature)
+
+    def buckets(self, logits_NV: Tensor) -> Tensor:
+        """The student's log-probabilities of the buckets at T = 1, [N, C], with gradients."""
+        logs_NK = torch.log_softmax(logits_NV, 1).gather(1, self.ids_NK)
+        if not self.tail:
+            return logs_NK
+        rest_N1 = self.hide(logits_NV.clone()).logsumexp(1, keepdim=True) - logits_NV.logsumexp(1, keepdim=True)
+        return torch.cat([logs_NK, rest_N1], 1)
+
+    def hide(self, logits_NV: Tensor) -> Tensor:
+        """Take the named classes out of logits, in place."""
+        hidden_NK = torch.full_like(self.logs_NC[:, : self.ids_NK.shape[1]], HIDDEN).to(logits_NV.dtype)
+        hidden_NK = hidden_NK.masked_fill(self.empty_NK, torch.inf)
+        return logits_NV.scatter_reduce_(1, self.ids_NK, hidden_NK, "amin")
+
+
+def support(dist: TopK | Sampled, keep: Tensor, exact: torch.dtype, classes: int, shared: Tensor | None) -> Support:
+    """The rows of a sparse teacher that count.
+
+    Args:
+        dist: what it says.
+        keep: which rows count, flat.
+        exact: the precision of the pass.
+        classes: how many classes the student has.
+        shared: ids of the classes that both have; None where they are the same.
+
+    Raises:
+        ModelError: it names a class that the student does not have.
+    """
+    ids_NK = dist.ids.flatten(0, -2)[keep].long()
+    empty_NK = ids_NK < 0
+    if isinstance(dist, Sampled):
+        counts_NK = dist.counts.flatten(0, -2)[keep].to(exact).masked_fill(empty_NK, 0)
+        logs_NC = (counts_NK / counts_NK.sum(1, keepdim=True)).log()
+        empty_NK = empty_NK | (counts_NK == 0)
+    else:
+        logs_NC = torch.cat([dist.logprobs.flatten(0, -2)[keep], dist.tail.flatten()[keep][:, None]], 1).to(exact)
+    ids_NK = ids_NK.clamp(min=0)
+    made = Support(ids_NK, empty_NK, logs_NC, isinstance(dist, TopK))
+    if shared is not None:
+        places_NK = torch.searchsorted(shared, ids_NK).clamp(max=max(len(shared) - 1, 0))
+        strange_NK = (shared[places_NK] != ids_NK) & ~empty_NK
+        made = replace(made, ids_NK=places_NK)
+    else:
+        strange_NK = ids_NK >= classes
+    if strange_NK.any():
+        raise ModelError(
+            "the recorded teacher names a class that the student does not have",
+            got=f"class {int(ids_NK[strange_NK][0])}",
+            allowed=f"the {classes if shared is None else len(shared):,} classes that both share",
+            fix="record the teacher again, for this student's vocabulary",
+        )
+    return made
+
+
+def _with_last(mask_NK: Tensor, value: bool) -> Tensor:
+    return torch.cat([mask_NK, torch.full_like(mask_NK[:, :1], value)], 1)
+
+
+def _soften(logs_NC: Tensor, dead_NC: Tensor, temperature: float | Tensor) -> Tensor:
+    """Log-probabilities at T of the buckets that hold anything; the others come to `FLOOR`, without gradient."""
+    alive_NC = (logs_NC.masked_fill(dead_NC, 0) / temperature).masked_fill(dead_NC, -torch.inf)
+    return torch.log_softmax(alive_NC, 1).masked_fill(dead_NC, FLOOR)
+
+
+def _refuse_softening(temperature: float | Tensor) -> None:
+    if not isinstance(temperature, float | int) or temperature != 1:
+        raise RecipeError(
+            "a teacher that is known by drawn classes cannot be softened",
+            got=f"temperature {temperature if isinstance(temperature, float | int) else 'of its own for each row'}",
+            allowed="temperature 1, at which the classes were drawn",
+            fix="set the term's temperature to 1, or record the teacher's likeliest classes instead",
+        )
