@@ -30,7 +30,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "marks, mask of steps": {**STRUCTURED, "mask": "steps"},
     "marks, mask of steps, conclusions x 2": {**STRUCTURED, "mask": "steps", "conclusion_weight": 2},
 }
-PROBLEMS = {"min_steps": 2, "max_steps": 5, "maximum": 20}
+PROBLEMS = {"min_steps": 2, "max_steps": 4, "maximum": 12}
 """Long chains of small numbers: what is to be learned is the chain more than the tables."""
 STUDENT = {
     "config": {
@@ -76,10 +76,10 @@ def measure(form: str, options: argparse.Namespace, seed: int) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-size", type=int, default=4000)
-    parser.add_argument("--test-size", type=int, default=500)
+    parser.add_argument("--test-size", type=int, default=400)
     parser.add_argument("--output", type=Path, help="a JSON file for all figures")
     options = parser.parse_args()
     torch.set_num_threads(1)

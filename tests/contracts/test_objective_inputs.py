@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from limbeck.core.errors import ModelError, RecipeError
-from limbeck.core.types import Blend, Dense, Head
+from limbeck.core.types import Blend, Dense, Head, TopK
 from limbeck.objectives import distribution_loss
 from tests.contracts.cases import (
     LABELS,
@@ -25,6 +25,7 @@ from tests.contracts.cases import (
     case,
     close,
     every_term,
+    every_variant,
     gradients,
     run,
 )
@@ -202,3 +203,33 @@ def test_blended_samples(term: Any, kind: str) -> None:
     close(there, back)
     reads = term.type() in {*READS_LABELS, "cross_entropy"}
     assert (abs(there - run(term, mine, told, labels)) > 1e-3) == reads
+
+
+@every_variant
+@both_kinds
+def test_a_teacher_of_likeliest_classes(term: Any, kind: str) -> None:
+    """All of them recorded: the same as the teacher itself. Terms that read every class refuse such a teacher."""
+    given = case()
+    logprobs, ids = given.told().log_softmax(-1).topk(V)
+    recorded = TopK(ids, logprobs, torch.full_like(logprobs[..., 0], -torch.inf))
+    if term.asks_teacher and term.needs_all_classes:
+        with pytest.raises(RecipeError, match="reads every class"):
+            run(term, given.student(kind), recorded)
+        return
+    loss, wanted = (run(term, given.student(kind), teacher) for teacher in (recorded, given.teacher("dense")))
+    close(loss, wanted)
+    close(gradients(loss, given.leaves()), gradients(wanted, given.leaves()))
+
+
+@every_variant
+@both_kinds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_models_that_know_nothing(term: Any, kind: str, dtype: torch.dtype) -> None:
+    """A head of zeros, as new heads may have: no class is likelier than another, and nothing is undefined."""
+    given = case(dtype)
+    hidden, weight = given.hidden, torch.zeros_like(given.weight).requires_grad_()
+    mine = Head(hidden, weight) if kind == "head" else Dense(hidden @ weight.T)
+    for told in (given.teacher("head"), Dense(torch.zeros(B, T, V, dtype=dtype))):
+        loss = run(term, mine, told)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(torch.autograd.grad(loss, weight, retain_graph=True)[0]).all()

@@ -26,7 +26,7 @@ def test_a_valid_recipe_becomes_parts_and_sections() -> None:
     hard, soft = made.stages[0].terms
     assert isinstance(hard, CrossEntropy)
     assert hard.weight(0.5) == pytest.approx(0.5)
-    assert (soft.type(), soft.temperature) == ("kl", 2.0)
+    assert (soft.type(), soft.temperature.value) == ("kl", 2.0)
     assert made.teacher is not None
     assert made.teacher.finetune is not None
     assert [term.type() for term in made.teacher.finetune.terms] == ["cross_entropy"]

@@ -85,6 +85,8 @@ def test_where_texts_are_cut(text: str, texts: list[str]) -> None:
         ("x <= 5 and x != 6", None),
         ("t ≈ -0.5 s", "-0.5"),
         ("m = $5$", "5"),
+        ("so a = 12 (see above)", "12"),
+        ("a = 2(b + 3)", None),
         ("3加5等于8", "8"),
         ("So there are 12 left.", "12"),
         ("There are 12 left.", None),

@@ -135,6 +135,8 @@ def test_a_model_that_has_no_marks_reads_plain_answers() -> None:
     batch = codec.collate(codec.encode([sample()]).features)
     assert codec.processor.decode(batch.inputs["input_ids"][0]) == "How many?\n" + WORKED
     assert batch.inputs["attention_mask"].ndim == 2
+    assert batch.real is not None
+    assert batch.real.all()
     assert batch.weights is None
 
 

@@ -62,3 +62,13 @@ def resnet(seed: int, colours: int = 3) -> Any:
         num_channels=colours, embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=3
     )
     return transformers.ResNetForImageClassification(config)
+
+
+def vit(seed: int) -> Any:
+    """A model without batch norm: what it says of a sample does not depend on the others."""
+    torch.manual_seed(seed)
+    config = transformers.ViTConfig(
+        image_size=SIDE, patch_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    config.num_labels = 3
+    return transformers.ViTForImageClassification(config)

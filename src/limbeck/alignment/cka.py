@@ -55,7 +55,7 @@ def hsic(x_nD: Tensor, y_nE: Tensor) -> Tensor:
 def linear_cka(x_nD: Tensor, y_nE: Tensor) -> Tensor:
     """Unbiased linear CKA of two sets of features, a scalar of at most 1; about 0 for independent ones.
 
-    It does not change when features are turned, moved or scaled. Where one of the models sees all samples alike it is 0.
+    It does not change when features are turned, moved or scaled. Where a model sees all samples alike it is 0.
 
     Args:
         x_nD: one model's features of the samples.

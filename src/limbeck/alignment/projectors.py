@@ -23,6 +23,7 @@ class LinearProjector(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Rows [..., D] as rows [..., E]."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return linear(input, self.weight.to(input.dtype), bias)
 
@@ -31,6 +32,7 @@ class ConvProjector(nn.Conv2d):
     """A convolution of a map [B, C, H, W], computed in the precision of what it is given."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """A map [B, C, H, W] with other channels, and smaller where the kernel is larger than 1."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return self._conv_forward(input, self.weight.to(input.dtype), bias)
 

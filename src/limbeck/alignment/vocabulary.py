@@ -65,7 +65,7 @@ def shared_vocabulary(
             got=f"{len(ordinary):,} ordinary tokens differ; {token!r} is {mine.get(token)} in the student "
             f"and {theirs.get(token)} in the teacher",
             allowed="vocabularies that differ only by padded rows or special tokens",
-            fix="choose a student of the teacher's family, or give it the teacher's tokenizer",
+            fix="a student of the teacher's family, the teacher's tokenizer, or the term likelihood_matching",
         )
     note = (
         f"student and teacher share {len(common):,} vocabulary rows, renormalised "

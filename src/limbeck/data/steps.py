@@ -30,7 +30,7 @@ _DIGITS = r"(?>(?>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _POWER = r"(?>(?:\s*(?:×|\\times|\*|·|\\cdot)\s*10\s*\^\s*\{?[-−]?\d+\}?)|[eE][-+]?\d+)"
 _NUMBER = rf"(?>(?:(?<![\w)\]%.}}])[-−])?{_DIGITS}{_POWER}?)"
 _MONEY = r"(?:\\?[$€£¥￥]\s*)?"
-_GOES_ON = r"(?!\w*\s*(?:[+*/×÷^·=(]|[-−]\s*\d|x\s*\d|\\times|\\cdot|\\div|\\frac))"
+_GOES_ON = r"(?!\w*\(|\w*\s*(?:[+*/×÷^·=]|[-−]\s*\d|x\s*\d|\\times|\\cdot|\\div|\\frac))"
 """After a number that is a value, and not the beginning of a calculation, none of these stands."""
 
 NUMBER = re.compile(_NUMBER)

@@ -12,6 +12,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+import limbeck.models.compact  # noqa: F401 (tells transformers of our own model)
 from limbeck.core.artifacts import digest_of, sha256_of
 from limbeck.core.errors import ModelError, nearest
 from limbeck.core.recipe import Model

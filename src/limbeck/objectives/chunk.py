@@ -87,8 +87,10 @@ def scaled(logits_NV: Tensor, top_N1: Tensor, temperature: float | Tensor, out: 
     """(z - top) / T in one pass."""
     if isinstance(temperature, float | int) and temperature == 1:
         return torch.sub(logits_NV, top_N1, out=out)
-    slope = 1 / torch.as_tensor(temperature, dtype=top_N1.dtype, device=top_N1.device)
-    return torch.addcmul(-top_N1 * slope, logits_NV, slope, out=out)
+    if isinstance(temperature, float | int):
+        return torch.add(top_N1 / -temperature, logits_NV, alpha=1 / temperature, out=out)
+    slope_N1 = (1 / temperature).expand_as(top_N1)
+    return torch.addcmul(-top_N1 * slope_N1, logits_NV, slope_N1, out=out)
 
 
 @dataclass
@@ -198,10 +200,11 @@ class Chunk:
         key = (whose, temperature if plain else id(temperature))
         if key not in self._soft:
             name = (whose, temperature if plain else "rows")
-            softer = [self._soft.get((whose, k * temperature)) for k in INTEGER_POWERS] if plain else []
-            found = next((i for i, soft in enumerate(softer) if soft is not None), None)
-            made = None if found is None else _power(softer[found], INTEGER_POWERS[found], name)
-            self._soft[key] = made or _softmax(logits, temperature, self.pool, name)
+            powers = [k for k in INTEGER_POWERS if plain and (whose, k * temperature) in self._soft]
+            if powers:
+                self._soft[key] = _power(self._soft[whose, powers[0] * temperature], powers[0], name)
+            else:
+                self._soft[key] = _softmax(logits, temperature, self.pool, name)
         return self._soft[key]
 
 

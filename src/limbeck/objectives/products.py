@@ -5,10 +5,12 @@ Shapes: N rows, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-TILE_BYTES = 2 * 2**20
+TILE_BYTES = 2**20
 """Part of a head that is multiplied at a time: with few rows, BLAS is faster when it stays in the cache."""
 
 
@@ -22,7 +24,7 @@ def tile_rows(weight_VD: Tensor, work: torch.dtype) -> int:
 def product(part_ND: Tensor, head_VD: Tensor, bias_V: Tensor | None, out_NV: Tensor) -> Tensor:
     """part @ head.T + bias, written to `out_NV`."""
     # oneDNN, which multiplies bfloat16, gains nothing from tiles.
-    step = tile_rows(head_VD, head_VD.dtype) if head_VD.dtype.itemsize > 2 else max(1, len(head_VD))
+    step = 2 * tile_rows(head_VD, head_VD.dtype) if head_VD.dtype.itemsize > 2 else max(1, len(head_VD))
     for start in range(0, len(head_VD), step):
         tile = slice(start, start + step)
         if bias_V is None:
@@ -50,11 +52,12 @@ class HeadGradient:
     def __init__(self, weight_VD: Tensor, work: torch.dtype, exact: torch.dtype):
         self.shape, self.dtype, self.work, self.exact = weight_VD.shape, weight_VD.dtype, work, exact
         self.device, self.started = weight_VD.device, False
-        self.step = tile_rows(weight_VD, work)
+        self.step = tile_rows(weight_VD, work) if work != exact else max(1, len(weight_VD))
         rows, width = weight_VD.shape
         if weight_VD.dtype == exact:
             whole = torch.empty_like(weight_VD, memory_format=torch.contiguous_format)
-            self.tiles, self.whole, self.apart = [whole], whole, max(1, rows)
+            self.tiles, self.apart = [whole], max(1, rows)
+            self.whole: Tensor | None = whole
         else:
             self.apart = max(self.step, self.free_bytes // max(1, width * exact.itemsize) // self.step * self.step)
             sizes = [min(self.apart, rows - start) for start in range(0, rows, self.apart)]
@@ -63,18 +66,31 @@ class HeadGradient:
 
     def add(self, dlogits_NV: Tensor, part_ND: Tensor) -> None:
         """Add dlogits.T @ part."""
-        for first, tile_VD in zip(range(0, self.shape[0], self.apart), self.tiles, strict=True):
-            for start in range(0, len(tile_VD), self.step):
-                here_VD = tile_VD[start : start + self.step]
-                slopes_VN = dlogits_NV[:, first + start : first + start + len(here_VD)].T
-                if self.work != self.exact:
-                    share_VD = slopes_VN @ part_ND
-                    _ = here_VD.add_(share_VD) if self.started else here_VD.copy_(share_VD)
-                elif self.started:
-                    here_VD.addmm_(slopes_VN, part_ND)
+        if self.work == self.exact:
+            for tile_VD, slopes_VN in self._pieces(dlogits_NV):
+                if self.started:
+                    tile_VD.addmm_(slopes_VN, part_ND)
                 else:
-                    torch.mm(slopes_VN, part_ND, out=here_VD)
+                    torch.mm(slopes_VN, part_ND, out=tile_VD)
+        else:
+            product_VD = torch.empty(self.step, self.shape[1], dtype=self.work, device=self.device)
+            exact_VD = torch.empty_like(product_VD, dtype=self.exact)
+            for tile_VD, slopes_VN in self._pieces(dlogits_NV):
+                rows = slice(0, len(tile_VD))
+                torch.mm(slopes_VN, part_ND, out=product_VD[rows])
+                if self.started:  # a cast apart is faster than a sum of two types
+                    tile_VD.add_(exact_VD[rows].copy_(product_VD[rows]))
+                else:
+                    tile_VD.copy_(product_VD[rows])
         self.started = True
+
+    def _pieces(self, dlogits_NV: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parts of the gradient, and the columns that they belong to."""
+        first = 0
+        for tile_VD in self.tiles:
+            for piece_VD in tile_VD.split(self.step):
+                yield piece_VD, dlogits_NV[:, first : first + len(piece_VD)].T
+                first += len(piece_VD)
 
     def handed_out(self, factor: Tensor) -> Tensor:
         """The gradient times a factor, in the matrix's own type; nothing is kept here."""

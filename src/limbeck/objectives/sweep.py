@@ -25,8 +25,8 @@ from limbeck.objectives.folded import Folded, fold
 from limbeck.objectives.products import HeadGradient, product
 from limbeck.objectives.sparse import Support
 
-BLOCK = {"cpu": 2**17}
-"""Logits that are worked on at a time: on CPU half a MiB in float32, so that a handful of arrays fit the cache."""
+BLOCK = {"cpu": 5 * 2**16}
+"""Logits that are worked on at a time. On CPU 1.25 MiB in float32: fewer pay for each call, more leave the cache."""
 BLOCK_ELSEWHERE = 2**23
 
 
@@ -208,14 +208,14 @@ class Sweep:
             block = slice(start, min(start + size, len(logits_NV)))
             mine_NV = self._exactly("student", logits_NV[block])
             theirs_NU = None if told_NU is None else self._exactly("told", told_NU[block])
-            out_NV = None
+            out_NV: Tensor | None = None
             if self.gradients is not None:
                 out_NV = self.pool.take("out", mine_NV.shape, mine_NV).zero_()
             among = slice(rows.start + block.start, rows.start + block.stop)
             sums += self._block(self.rows.chunk(mine_NV, among, theirs_NU, self.pool), among, out_NV)
             if out_NV is not None:
                 logits_NV[block] = out_NV
-                if self.gradients.bias is not None:
+                if self.gradients is not None and self.gradients.bias is not None:
                     self.gradients.bias += out_NV.sum(0)
         return sums
 

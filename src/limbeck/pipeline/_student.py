@@ -19,6 +19,8 @@ from limbeck.models.shrink.table import Row
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._teaching import Read
 from limbeck.tasks import Codec
+from limbeck.tasks._paired import PairedCodec
+from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.training.loop import StageJob
 
 if TYPE_CHECKING:
@@ -98,7 +100,25 @@ def _new(job: RunJob, read: Sequence[Read]) -> NewStudent:
                 fix="student.tokenizer=THE TEACHER'S",
             )
     codec = job.task.codec(processor, job.label_names)
+    if terms := [t for stage in job.recipe.stages for t in stage.terms if getattr(t, "matches_text", False)]:
+        codec = _paired(job, codec, read, max(term.longest for term in terms))  # type: ignore[attr-defined]
     return NewStudent(job.new_model(spec, codec, trained=True, new_head=True), codec)
+
+
+def _paired(job: RunJob, codec: Codec, read: Sequence[Read], longest: int) -> Codec:
+    """A codec that reads each text with the student's tokenizer and with the teacher's."""
+    if type(codec) is not CausalCodec or len(read) != 1:
+        raise ModelError(
+            "likelihoods of stretches are matched between language models, with one teacher",
+            got=f"{job.task.type()}, {len(read)} teachers",
+        )
+    asking = [t.type() for stage in job.recipe.stages for t in stage.terms if getattr(t, "asks_teacher", False)]
+    if other := [name for name in asking if name != "likelihood_matching"]:
+        what = "tokenizers differ, so that these terms have nothing to compare position by position"
+        raise ModelError(what, got=", ".join(other), allowed="likelihood_matching, and terms that ask no teacher")
+    teacher = read[0][1]
+    assert isinstance(teacher, CausalCodec)
+    return PairedCodec(codec.processor, teacher, longest)
 
 
 def _cut(job: RunJob, read: Sequence[Read], name: str) -> NewStudent:
@@ -133,6 +153,10 @@ def share_vocabulary(job: RunJob, made: NewStudent, read: Sequence[Read], stages
     Raises:
         ModelError: they differ in more than padding and special tokens, or differ between teachers.
     """
+    if isinstance(made.codec, PairedCodec):
+        return Shared(
+            None, f"{made.codec.coverage:.1%} of the answers' tokens are in stretches that both tokenizers cut"
+        )
     found: list[Shared] = []
     for teacher, teacher_codec in read:
         heads = made.model.get_output_embeddings(), teacher.get_output_embeddings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limbeck.core.artifacts import Artifact
@@ -10,10 +11,12 @@ from limbeck.core.errors import DataError, ModelError
 from limbeck.core.recipe import Teacher
 from limbeck.core.types import Sample
 from limbeck.models.heads import check_head
+from limbeck.models.load import folder_digest
 from limbeck.pipeline._job import RunJob, device
 from limbeck.tasks import Codec
 from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.local import LocalTeacher, MovingTeacher
+from limbeck.teachers.remembering import RememberingTeacher, memory_of
 from limbeck.training.loop import StageJob
 from limbeck.training.step import Teacher as Teaching
 
@@ -67,11 +70,19 @@ def make_teacher(
     for model, own in read:
         few = own.collate(own.encode(job.splits.train[:1]).features).to(device())
         check_head(model, few, "the teacher")
-    members = [LocalTeacher(model, device()) for model, _ in read]
+    members = [_member(model, each) for (model, _), each in zip(read, all_teachers(spec), strict=True)]
     if len(members) == 1:
         return members[0]
     weights = [each.weight for each in all_teachers(spec)]
     return EnsembleTeacher(members, spec.combine, weights, _routes(job, spec, stages))
+
+
+def _member(model: PreTrainedModel, spec: Teacher) -> LocalTeacher:
+    if not spec.remember:
+        return LocalTeacher(model, device())
+    folder = Path(model.name_or_path)
+    memory = memory_of(folder_digest(folder)) if folder.is_dir() and not spec.also else None
+    return RememberingTeacher(model, device(), memory)
 
 
 def _routes(job: RunJob, spec: Teacher, stages: Sequence[StageJob]) -> dict[str, int]:

@@ -169,7 +169,8 @@ class _Study:
         try:
             made = train_student(job, prepared).manifest
         except TrainingError as error:  # these values cannot be trained with; the others may
-            reason, seconds = " ".join(str(error).split()), round(time.monotonic() - began, 3)
+            reason = "; ".join(line.strip() for line in str(error).splitlines())
+            seconds = round(time.monotonic() - began, 3)
             made_from = self.candidates.made_from(values, prepared)
             write_json(failed, {"reason": reason, "made_from": made_from, "seconds": seconds})
             return Trial(number, values, None, None, reason, seconds, name)

@@ -18,7 +18,7 @@ What a token sees, besides the tokens of its own head or body before it:
 A body does not see its head, which has seen conclusions that the step does not use. All follows from the tokens on the
 left, so that a mask for training and a mask while generating are the same by construction.
 
-Shapes: B batch, T positions, Q queries, K keys, N numbers of conclusions.
+Shapes: B batch, T positions, Q queries, K keys, P heads and bodies.
 """
 
 from __future__ import annotations
@@ -187,14 +187,19 @@ def visible(queries: Parts, keys: Parts) -> Tensor:
         queries: the last Q of the keys.
         keys: all positions so far.
     """
-    part_BQ1, part_B1K = queries.part[:, :, None], keys.part[:, None, :]
-    many, all_ = queries.part.shape[1], keys.part.shape[1]
+    part_B1K, name_B1K = keys.part[:, None, :], keys.name[:, None, :]
+    rows, many, all_ = *queries.part.shape, keys.part.shape[1]
+    # What a part sees is worked out once: its tokens differ in what stands before them, and in nothing else.
+    parts = torch.arange(int(keys.part.max()) + 1, device=keys.part.device)
+    at_BQ = queries.part.clamp(min=0)
+    uses_BP = queries.uses.new_zeros(rows, len(parts)).scatter(1, at_BQ, queries.uses)
+    names_BPK = (uses_BP[:, :, None] >> name_B1K) & 1 == 1  # bit 0, of no conclusion, is never set
+    sees_BPK = (part_B1K == 0) | (part_B1K == parts[None, :, None]) | names_BPK
     place = torch.arange(all_, device=keys.part.device)
     causal_QK = place[None, :] <= place[all_ - many :, None]
-    may_BQN = (queries.uses[:, :, None] >> torch.arange(MOST + 1, device=place.device)) & 1 == 1
-    named_BQK = may_BQN.gather(2, keys.name[:, None, :].expand(-1, many, -1))  # bit 0, of no conclusion, is never set
-    seen = causal_QK & ((part_B1K == 0) | (part_B1K == part_BQ1) | named_BQK)
-    return (torch.where(part_BQ1 < 0, True, seen) & (part_B1K >= 0))[:, None]
+    seen_BQK = sees_BPK[torch.arange(rows, device=place.device)[:, None], at_BQ] & causal_QK
+    seen_BQK[queries.part < 0] = True
+    return (seen_BQK & (part_B1K >= 0))[:, None]
 
 
 def additive(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -69,6 +69,12 @@ class Augmenter:
             if isinstance(each, TextAugmentation):
                 each.text("text", DrawKey(seed, 0).draws("", 0))
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that an augmented text may have: a mistyped word is more of them. None where no text grows."""
+        grows = any(isinstance(each, TextAugmentation) for each in self.single)
+        return getattr(self.codec, "max_length", None) if grows else None
+
     def batches(self, drawn: Sequence[Feature], parts: Sequence[Sequence[int]], step: int) -> list[Batch]:
         """This process's micro-batches of a step.
 

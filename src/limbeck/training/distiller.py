@@ -99,6 +99,7 @@ class Distiller(nn.Module):
             self.rows,
             [weights[term.label] for term in self.rows],
             shared=self.shared,
+            blend=batch.blend,
         )
 
 

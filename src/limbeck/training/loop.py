@@ -125,6 +125,7 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
         RecipeError: batch sizes do not fit the number of processes.
     """
     accelerator = make_accelerator(job.training, job.logs)
+    folder.mkdir(parents=True, exist_ok=True)
     job.student.to(accelerator.device)
     for each in job.stages:
         micro_batch(each.stage, accelerator.num_processes, f"stage {each.stage.name}")
@@ -160,6 +161,9 @@ def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
     few = job.read(job.codec.collate(job.stages[0].train.features[:2])).to(accelerator.device)
     check_head(job.student, few, job.title)
     for each in job.stages:
+        if each.stage.gradient_penalty and job.training.precision != "fp32":
+            what = f"stage {each.stage.name}: a gradient penalty is a difference too small for {job.training.precision}"
+            raise RecipeError(what, fix="training.precision=fp32")
         select_trained(job.student, each.stage.freeze)
         Augmenter(each.stage, job.codec, job.seed)
         found = match_table(job.distiller(each.stage, few))

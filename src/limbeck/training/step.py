@@ -36,8 +36,8 @@ class Told:
     grad_norm: float
     units: int
     """Labels that were learned from."""
-    told: float = 1.0
-    """Share of the samples that the teacher was asked about."""
+    teacher_share: float | None = None
+    """Share of the samples that the teacher was asked about, where a gate decides."""
 
 
 def optimizer_step(
@@ -82,7 +82,7 @@ def optimizer_step(
     factor = accelerator.num_processes / wanted[0]  # the engine averages gradients over processes
     total: Any = 0.0
     sums: list[Any] = [0.0] * len(weights)
-    asked = 0.0
+    asked: float | None = None
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(wrapped):
@@ -92,7 +92,8 @@ def optimizer_step(
             )
         total += loss.detach() / wanted[0]
         sums = [a + b / n for a, b, n in zip(sums, values.values(), wanted, strict=True)]
-        asked += len(batch.ids) if told.weights is None else float((told.weights > 0).sum())
+        if told.weights is not None:
+            asked = (asked or 0.0) + float((told.weights > 0).sum())
     figures = accelerator.reduce(torch.stack([total, *sums]), "sum")
     norm = accelerator.clip_grad_norm_(distiller.parameters(), max_grad_norm)
     if not (torch.isfinite(figures[0]) and torch.isfinite(norm)):
@@ -100,7 +101,7 @@ def optimizer_step(
     optimizer.step()
     optimizer.zero_grad()
     terms = {term.label: value.item() for term, value in zip(distiller.terms, figures[1:], strict=True)}
-    share = asked / max(1, sum(len(batch.ids) for batch in batches))
+    share = None if asked is None else asked / sum(len(batch.ids) for batch in batches)
     return Told(figures[0].item(), terms, norm.item(), round(units["label"]), share)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from limbeck.models.compact import CompactConfig, CompactForCausalLM, CompactForSequenceClassification
 
@@ -45,6 +47,22 @@ def hidden(model: Any, tokens: torch.Tensor, mask: torch.Tensor | None = None) -
     """What the backbone says, [B, T, E or D]."""
     with torch.no_grad():
         return model.model(tokens, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+class Made(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that an operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [
+            tensor.untyped_storage().nbytes() // tensor.element_size()
+            for tensor in tree_leaves(result)
+            if isinstance(tensor, torch.Tensor)
+        ]
+        self.largest = max(self.largest, *sizes, 0)
+        return result
 
 
 @pytest.fixture

@@ -94,12 +94,8 @@ def test_factorised_tables_are_the_best_of_their_rank(tied: bool, changes: dict[
     head = weights["lm_head.weight"] @ weights["model.embed_out.weight"]
     wanted = [teacher.get_input_embeddings().weight.detach(), teacher.lm_head.weight.detach()]
     together = model.config.tie_word_embeddings and not tied
-    pairs = (
-        [(torch.cat(wanted, 1), torch.cat([table, head], 1))]
-        if together
-        else [*zip(wanted, (table, head), strict=True)]
-    )
-    for whole, found in pairs:
+    pairs = list(zip(wanted, (table, head), strict=True))
+    for whole, found in [tuple(torch.cat(x, 1) for x in zip(*pairs, strict=True))] if together else pairs:
         left, values, right = torch.linalg.svd(whole, full_matrices=False)
         best = left[:, :12] * values[:12] @ right[:12]
         torch.testing.assert_close(found, best, rtol=1e-3, atol=1e-4)

@@ -75,6 +75,9 @@ class Teacher(Model):
     """Train it on the task first. Left out: it is used as it is. A new one, from a config, needs it."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """With `model: moving-average`: how slowly the average of the student's own weights follows the student."""
+    remember: bool = False
+    """Ask the teacher about each training row once and keep in memory what it says: logits, and the layers that terms
+    read. Only where rows are not augmented."""
     also: list[Teacher] = []
     """Further teachers, which teach together with this one."""
     combine: Literal["mean", "weighted", "confidence", "domain"] = "mean"

@@ -26,12 +26,15 @@ class Crop(PixelAugmentation):
     """What they are: black, or the picture mirrored at its edge."""
 
     def pixels(self, pixels_CHW: np.ndarray, draws: np.random.Generator) -> np.ndarray:
-        height, width = pixels_CHW.shape[1:]
+        colours, height, width = pixels_CHW.shape
         if self.fill == "reflect" and self.padding >= min(height, width):
             what = "a picture cannot be mirrored further than its own size"
             raise RecipeError(what, got=f"padding {self.padding}, a picture of {width} x {height}")
-        sides = ((0, 0), (self.padding, self.padding), (self.padding, self.padding))
-        mode = "constant" if self.fill == "black" else "reflect"
-        wide = np.pad(pixels_CHW, sides, mode=mode)  # type: ignore[call-overload]
+        side = self.padding
+        if self.fill == "reflect":
+            wide = np.pad(pixels_CHW, ((0, 0), (side, side), (side, side)), mode="reflect")
+        else:
+            wide = np.zeros((colours, height + 2 * side, width + 2 * side), dtype=pixels_CHW.dtype)
+            wide[:, side:-side, side:-side] = pixels_CHW
         top, left = draws.integers(0, 2 * self.padding + 1, size=2)
         return wide[:, top : top + height, left : left + width]

@@ -15,6 +15,31 @@ from limbeck.models.compact.config import CompactConfig
 from limbeck.models.compact.segments import Layout, Summaries, attention, segmented_attention
 
 
+class RMSNorm(nn.Module):
+    """w x / sqrt(mean(x^2) + eps), in float32, and given in the type of x.
+
+    PyTorch's own warns of inputs in half precision, which autocast makes.
+
+    Args:
+        width: of x.
+        eps: added to the mean square.
+
+    Reference:
+        Zhang and Sennrich, Root Mean Square Layer Normalization, 2019, arXiv:1910.07467.
+    """
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., width] to [..., width]."""
+        wide = hidden_states if hidden_states.dtype == torch.float64 else hidden_states.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * self.weight).to(hidden_states.dtype)
+
+
 class SummaryPool(nn.Module):
     """m vectors for a segment: learned queries look at its keys, and take a mean of its keys and of its values.
 
@@ -58,15 +83,15 @@ class CompactAttention(nn.Module):
     def __init__(self, config: CompactConfig, layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx
-        self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.num_key_value_heads
+        self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.key_heads
         self.dropout = config.attention_dropout
-        width, bias = config.head_dim, config.attention_bias
+        width, bias = config.head_width, config.attention_bias
         self.q_proj = nn.Linear(config.hidden_size, self.num_heads * width, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * width, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, self.num_key_value_heads * width, bias=bias)
         self.o_proj = nn.Linear(self.num_heads * width, config.hidden_size, bias=bias)
-        self.q_norm = nn.RMSNorm(width, config.norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(width, config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(width, config.norm_eps) if config.qk_norm else None
         has = config.segment_length and config.summary_tokens
         self.summary = SummaryPool(config.summary_tokens, self.num_key_value_heads, width) if has else None
 

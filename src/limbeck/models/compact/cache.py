@@ -65,6 +65,8 @@ class CompactCacheLayer(CacheLayerMixin):
             kwargs: none.
         """
         step, pool = args
+        assert self.keys is not None
+        assert self.values is not None
         keys = torch.cat([self.keys, key_states], 2)
         values = torch.cat([self.values, value_states], 2)
         if pool is not None:
@@ -95,14 +97,14 @@ class CompactCacheLayer(CacheLayerMixin):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Change all that is kept, along the rows."""
-        if self.is_initialized:
+        if self.keys is not None and self.values is not None:
             self.keys, self.values = change(self.keys), change(self.values)
         if self.summaries is not None:
             self.summaries = (change(self.summaries[0]), change(self.summaries[1]))
 
     def get_seq_length(self) -> int:
         """Tokens that are kept."""
-        return self.keys.shape[2] if self.is_initialized else 0
+        return 0 if self.keys is None else self.keys.shape[2]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of kept and new tokens, and 0."""
@@ -144,7 +146,7 @@ class CompactCache(Cache):
     def fill(self, index: int, keys_BnGSd: Tensor, values_BnGSd: Tensor, summaries: Summaries | None) -> None:
         """A layer's packed keys and values of the first tokens; the last ones are kept, ends aligned."""
         assert self.positions_BW is not None
-        layer = self.layers[index]
+        layer = self._own(index)
         rows, _, heads, _, width = keys_BnGSd.shape
         places = self.positions_BW.clamp(min=0)[:, None, :, None].expand(rows, heads, -1, width)
         layer.lazy_initialization(
@@ -178,11 +180,16 @@ class CompactCache(Cache):
         complete = tuple((i, rows) for i, rows in complete if bool(rows.any()))
         return Step(queries, positions, complete, self.places, self.segment)
 
+    def _own(self, index: int) -> CompactCacheLayer:
+        layer = self.layers[index]
+        assert isinstance(layer, CompactCacheLayer)
+        return layer
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.positions_BW is not None:
             self.positions_BW = change(self.positions_BW)
-        for layer in self.layers:
-            layer.each(change)
+        for index in range(len(self.layers)):
+            self._own(index).each(change)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows in another order."""

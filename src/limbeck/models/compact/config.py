@@ -26,6 +26,8 @@ class CompactConfig(PreTrainedConfig):
         norm_first: normalise what a sub-layer reads (True), or what it leaves behind, as BERT does (False).
         qk_norm: normalise queries and keys per head, as Qwen3 does.
         type_vocab_size: number of `token_type_ids` that are told apart; 0: they are ignored.
+        initializer_range: standard deviation of new weights; None is 1 / sqrt(hidden_size). The usual 0.02 is made
+            for wide models: narrow ones hardly begin to learn with it (docs/compact.md has the figures).
         max_position_embeddings: longest input that the model is meant for; no weight depends on it.
 
     Raises:
@@ -65,7 +67,7 @@ class CompactConfig(PreTrainedConfig):
     classifier_dropout: float = 0.1
     type_vocab_size: int = 0
     max_position_embeddings: int = 32768
-    initializer_range: float = 0.02
+    initializer_range: float | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -73,28 +75,41 @@ class CompactConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        if self.embedding_size is None:
-            self.embedding_size = self.hidden_size
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
-            if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-                raise _wrong(
-                    "hidden_size is not divided by num_attention_heads",
-                    f"{self.hidden_size} and {self.num_attention_heads}",
-                    fix="other sizes, or a `head_dim`",
-                )
-            self.head_dim = self.hidden_size // self.num_attention_heads
+        if self.num_attention_heads < 1 or (self.head_dim is None and self.hidden_size % self.num_attention_heads):
+            raise _wrong(
+                "num_attention_heads does not divide hidden_size",
+                f"{self.num_attention_heads} and {self.hidden_size}",
+                fix="other sizes, or a `head_dim`",
+            )
+        self.embedding_size, self.head_dim = self.table_width, self.head_width
+        self.num_key_value_heads = self.key_heads
+        if self.initializer_range is None:
+            self.initializer_range = self.hidden_size**-0.5
         super().__post_init__(**kwargs)
+
+    @property
+    def table_width(self) -> int:
+        """E, the width of the token table."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def key_heads(self) -> int:
+        """Number of heads that keys and values have."""
+        return self.num_attention_heads if self.num_key_value_heads is None else self.num_key_value_heads
 
     def validate_architecture(self):
         """Refuse sizes that do not fit each other."""
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"):
             if getattr(self, name) < 1:
                 raise _wrong(f"{name} is too small", getattr(self, name), "1 and more")
-        if not 1 <= self.embedding_size <= self.hidden_size:
+        if not 1 <= self.table_width <= self.hidden_size:
             raise _wrong("embedding_size does not fit", self.embedding_size, f"1 to {self.hidden_size} (hidden_size)")
-        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
+        if self.key_heads < 1 or self.num_attention_heads % self.key_heads:
             got = f"{self.num_key_value_heads} for {self.num_attention_heads} heads"
             raise _wrong("num_key_value_heads does not divide num_attention_heads", got)
         for name in ("segment_length", "summary_tokens", "type_vocab_size"):

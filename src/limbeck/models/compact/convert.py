@@ -108,7 +108,7 @@ def from_pretrained_model(model: PreTrainedModel, **changes: Any) -> tuple[Compa
             f"{', '.join(strange)} cannot change in a conversion", allowed=", ".join(sorted(CHANGES)), fix=fix
         )
     kind, name = model.config.model_type, type(model).__name__
-    makers = {"Model": CompactModel}
+    makers: dict[str, type[CompactPreTrainedModel]] = {"Model": CompactModel}
     makers |= {"ForCausalLM": CompactForCausalLM} if kind in DECODERS else {}
     makers |= {"ForSequenceClassification": CompactForSequenceClassification} if kind in ENCODERS else {}
     maker = next((m for end, m in makers.items() if name.endswith(end)), None)
@@ -126,9 +126,9 @@ def from_pretrained_model(model: PreTrainedModel, **changes: Any) -> tuple[Compa
     report = Conversion()
     weights = _layers(config, given, report)
     if kind in DECODERS:
-        head = model.get_output_embeddings() if maker is CompactForCausalLM else None
-        tied = head is None or head.weight is model.get_input_embeddings().weight
-        weights |= _tables(config, given["embed_tokens.weight"], None if tied else head.weight.detach(), report)
+        table = given["embed_tokens.weight"]
+        head = model.state_dict().get("lm_head.weight", table)
+        weights |= _tables(config, table, None if head.data_ptr() == table.data_ptr() else head, report)
         report.dropped["rotary positions"] = "the relative bias has to learn what they did"
     else:
         weights |= _tables(config, given["embeddings.word_embeddings.weight"], None, report)
@@ -195,7 +195,7 @@ def _layers(config: CompactConfig, given: Mapping[str, Tensor], report: Conversi
 
 def _tables(config: CompactConfig, table_VD: Tensor, head_VD: Tensor | None, report: Conversion) -> dict[str, Tensor]:
     """The token table and the output matrix, factorised where the config says so."""
-    narrow, wide = int(config.embedding_size or config.hidden_size), config.hidden_size
+    narrow, wide = config.table_width, config.hidden_size
     tie = bool(config.tie_word_embeddings)
     if narrow == wide:
         if tie and head_VD is not None:

@@ -24,7 +24,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from limbeck.core.errors import ModelError
-from limbeck.models.compact.attention import CompactAttention, SummaryPool
+from limbeck.models.compact.attention import CompactAttention, RMSNorm, SummaryPool
 from limbeck.models.compact.cache import CompactCache, Step
 from limbeck.models.compact.config import CompactConfig
 from limbeck.models.compact.positions import RelativeBias
@@ -35,7 +35,7 @@ _FAR = 128
 
 
 def _norm(config: CompactConfig) -> nn.Module:
-    kind = nn.RMSNorm if config.norm_type == "rms_norm" else nn.LayerNorm
+    kind = RMSNorm if config.norm_type == "rms_norm" else nn.LayerNorm
     return kind(config.hidden_size, config.norm_eps)
 
 
@@ -48,10 +48,10 @@ class CompactMLP(nn.Module):
 
     def __init__(self, config: CompactConfig):
         super().__init__()
-        sizes, bias = (config.hidden_size, config.intermediate_size), config.mlp_bias
-        self.gate_proj = nn.Linear(*sizes, bias=bias) if config.gated_mlp else None
-        self.up_proj = nn.Linear(*sizes, bias=bias)
-        self.down_proj = nn.Linear(*reversed(sizes), bias=bias)
+        wide, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(wide, inner, bias=bias) if config.gated_mlp else None
+        self.up_proj = nn.Linear(wide, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, wide, bias=bias)
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -65,8 +65,7 @@ class CompactLayer(GradientCheckpointingLayer):
     """Attention and MLP, each beside a residual path; normalised before or after.
 
     Reference:
-        Xiong et al., On Layer Normalization in the Transformer Architecture, 2020, arXiv:2002.04745; Zhang and
-        Sennrich, Root Mean Square Layer Normalization, 2019, arXiv:1910.07467.
+        Xiong et al., On Layer Normalization in the Transformer Architecture, 2020, arXiv:2002.04745.
     """
 
     def __init__(self, config: CompactConfig, layer_idx: int):
@@ -101,10 +100,10 @@ class CompactPreTrainedModel(PreTrainedModel):
     config_class = CompactConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("CompactLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["CompactLayer"]  # noqa: RUF012 (here and below: transformers' own form)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
-    _can_record_outputs = {"hidden_states": CompactLayer}  # noqa: RUF012 (transformers' own form)
+    _can_record_outputs = {"hidden_states": CompactLayer}  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -122,7 +121,7 @@ class CompactModel(CompactPreTrainedModel):
 
     def __init__(self, config: CompactConfig):
         super().__init__(config)
-        narrow, wide = int(config.embedding_size or config.hidden_size), config.hidden_size
+        narrow, wide = config.table_width, config.hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, narrow)  # no padding_idx: it may be the end token's
         self.embed_in = nn.Linear(narrow, wide, bias=False) if narrow < wide else None
         self.embed_types = nn.Embedding(config.type_vocab_size, wide) if config.type_vocab_size else None
@@ -232,14 +231,14 @@ class CompactForCausalLM(CompactPreTrainedModel, GenerationMixin):
         ModelError: the config is an encoder's.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 (transformers' own form)
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: CompactConfig):
         if not config.is_decoder:
             raise ModelError("a compact language model is a decoder", got="is_decoder: false", fix="is_decoder: true")
         super().__init__(config)
         self.model = CompactModel(config)
-        self.lm_head = nn.Linear(int(config.embedding_size or config.hidden_size), config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.table_width, config.vocab_size, bias=False)
         self.post_init()
 
     @classmethod
@@ -290,10 +289,10 @@ class CompactForSequenceClassification(CompactPreTrainedModel):
         if config.is_decoder:
             raise ModelError("a compact classifier is an encoder", got="is_decoder: true", fix="is_decoder: false")
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = int(config.num_labels or 0)
         self.model = CompactModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
     @can_return_tuple

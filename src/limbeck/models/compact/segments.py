@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-BLOCK = 1024
+BLOCK = 512
 """Queries whose scores are held at a time, over all rows; never less than one segment of each row."""
 
 
@@ -134,21 +135,19 @@ def segmented_attention(
     """
     rows, count, _, size, _ = q_BnHSd.shape
     some = max(1, BLOCK // max(rows * size, 1))
-    parts = [x.unbind(1) for x in (q_BnHSd, k_BnGSd, v_BnGSd)]
+    q_n, k_n, v_n = (x.unbind(1) for x in (q_BnHSd, k_BnGSd, v_BnGSd))
     again = some < count and torch.is_grad_enabled() and q_BnHSd.requires_grad
     mixed = []
     for low in range(0, count, some):
-        given = (low, min(low + some, count), *parts, summaries, near_HSK, far_HR, layout, dropout)
-        if again:
-            mixed.append(checkpoint(_block, *given, use_reentrant=False, preserve_rng_state=dropout > 0))
-        else:
-            mixed.append(_block(*given))
+        part = slice(low, min(low + some, count))
+        block = partial(_block, part, q_n, k_n, v_n, summaries, near_HSK, far_HR, layout, dropout)
+        made = checkpoint(block, use_reentrant=False, preserve_rng_state=dropout > 0) if again else block()
+        mixed.append(made)
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
 
 
 def _block(
-    low: int,
-    high: int,
+    part: slice,
     q_n: Sequence[Tensor],
     k_n: Sequence[Tensor],
     v_n: Sequence[Tensor],
@@ -158,8 +157,9 @@ def _block(
     layout: Layout,
     dropout: float,
 ) -> Tensor:
-    """Attention of the queries of segments `low` to `high`: [B, g, H, S, d]."""
-    q = torch.stack(list(q_n[low:high]), 1)
+    """Attention of the queries of some segments: [B, g, H, S, d]."""
+    low, high = part.start, part.stop
+    q = torch.stack(list(q_n[part]), 1)
     k, v = (_windows(x_n, low, high, layout.offsets, dim=3) for x_n in (k_n, v_n))
     distances = layout.distances_SK(q.device)
     valid_BnS = layout.valid_BnS(q.device)

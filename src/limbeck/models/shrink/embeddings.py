@@ -77,11 +77,12 @@ def factorise(draft: Draft, embedding_size: int) -> PreTrainedModel:
     weights["embeddings.LayerNorm.bias"] = torch.zeros(embedding_size)
     weights["encoder.embedding_hidden_mapping_in.weight"] = scale_D[:, None] * basis_DE
     weights["encoder.embedding_hidden_mapping_in.bias"] = shift_D
-    moved = {f"{i}": f"encoder.albert_layer_groups.{i}.albert_layers.0." for i in range(draft.depth)}
     for i, layer in enumerate(draft.layers()):
         for old, new in _LAYER.items():
             for kind in ("weight", "bias"):
-                weights[f"{moved[str(i)]}{new}.{kind}"] = draft.weights[f"{layer}{old}.{kind}"]
+                weights[f"encoder.albert_layer_groups.{i}.albert_layers.0.{new}.{kind}"] = draft.weights[
+                    f"{layer}{old}.{kind}"
+                ]
     for kind in ("weight", "bias"):
         weights[f"pooler.{kind}"] = draft.weights[f"{of}pooler.dense.{kind}"]
     weights = {f"{'albert.' if of else ''}{key}": value.float() for key, value in weights.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -33,7 +33,7 @@ class ShrinkPlan:
         embedding_size: width of the embedding tables, smaller than the hidden size.
     """
 
-    layers: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
     hidden_size: int | None = None
     num_attention_heads: int | None = None
     intermediate_size: int | None = None
@@ -63,6 +63,7 @@ def shrink(
     tokenizer: PreTrainedTokenizerBase | None,
     plan: ShrinkPlan,
     used_ids: Iterable[int] = (),
+    hidden_ND: Tensor | None = None,
 ) -> Shrunk:
     """A student cut from its teacher: layers, vocabulary, heads, units, width, embeddings, in this order.
 
@@ -73,6 +74,8 @@ def shrink(
         tokenizer: the teacher's; needed for `vocabulary: trim` only.
         plan: what is cut.
         used_ids: every token id that occurs in the training rows, for `vocabulary: trim`.
+        hidden_ND: hidden states of the teacher on training rows [N, D], all layers together; a better ground for
+            the width's basis than the weights, which decide if it is None.
 
     Raises:
         ModelError: a cut does not fit the teacher, or two cuts do not fit each other.
@@ -94,7 +97,7 @@ def shrink(
         if plan.intermediate_size:
             cut_units(draft, plan.intermediate_size)
         if plan.hidden_size:
-            cut_width(draft, plan.hidden_size)
+            cut_width(draft, plan.hidden_size, hidden_ND)
         check_heads(draft)
         model, notes = draft.build(), draft.notes
     if plan.embedding_size:

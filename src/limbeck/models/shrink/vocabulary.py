@@ -196,14 +196,15 @@ def _trim_rows(model: PreTrainedModel, ids: list[int], new_id: Mapping[int, int]
     config = copy.deepcopy(model.config)
     config.vocab_size = len(ids)
     given, index = model.state_dict(), torch.tensor(ids)
-    for settings in (config, *(c for c in (getattr(config, "text_config", None),) if c is not None)):
-        _move_ids(settings, new_id)
+    _move_ids(config, new_id)
 
     def weight(name: str, empty: Tensor) -> Tensor:
         old = given[name]
         return old if old.shape == empty.shape else old[index.to(old.device)]
 
     new = rebuild(model, config, weight)
+    if cast(torch.nn.Embedding, new.get_input_embeddings()).num_embeddings != len(ids):
+        raise ModelError(f"the vocabulary of {type(model).__name__} is not set by config.vocab_size")
     if getattr(new, "generation_config", None) is not None:
         _move_ids(new.generation_config, new_id)
     return new

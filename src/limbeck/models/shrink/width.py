@@ -147,6 +147,8 @@ def project(draft: Draft, basis_Dd: Tensor, kept: float) -> None:
         draft.put(name, basis_Dd.mT @ draft.matrix(name), None if bias is None else basis_Dd.mT @ bias)
     if _tied(draft):
         draft.weights["lm_head.weight"] = draft.weights[f"{body}{names.embeddings[0]}.weight"]
+    if not names.tied_heads:
+        draft.config.head_dim = draft.head_dim  # some configs would derive another one from the width
     draft.config.hidden_size = size
 
 

@@ -30,7 +30,7 @@ class CrossEntropy(DistributionTerm):
     def rows(self, chunk: Chunk) -> Tensor:
         log_probs_NV = chunk.log_probs()
         hard_N = -log_probs_NV.gather(1, chunk.labels_N[:, None]).squeeze(1)
-        if chunk.other_labels_N is not None:
+        if chunk.other_labels_N is not None and chunk.other_share_N is not None:
             other_N = -log_probs_NV.gather(1, chunk.other_labels_N[:, None]).squeeze(1)
             hard_N = torch.lerp(hard_N, other_N, chunk.other_share_N)
         if not self.label_smoothing:
@@ -40,7 +40,7 @@ class CrossEntropy(DistributionTerm):
     def slopes(self, chunk: Chunk, scale_N1: Tensor, out_NV: Tensor | None) -> Tensor | None:
         student, even = chunk.soft(), self.label_smoothing
         values_N = -student.log_probs_at(chunk.labels_N)
-        if chunk.other_labels_N is not None:
+        if chunk.other_labels_N is not None and chunk.other_share_N is not None:
             values_N = torch.lerp(values_N, -student.log_probs_at(chunk.other_labels_N), chunk.other_share_N)
         if even:
             mean_N = (student.scaled_NV.mean(1, keepdim=True) - student.log_sum_N1).squeeze(1)
@@ -48,7 +48,7 @@ class CrossEntropy(DistributionTerm):
         if out_NV is not None:
             out_NV.addcmul_(student.exp_NV, scale_N1 / student.total_N1)
             hard_N1 = -(1 - even) * scale_N1
-            if chunk.other_labels_N is not None:
+            if chunk.other_labels_N is not None and chunk.other_share_N is not None:
                 other_N1 = chunk.other_share_N[:, None]
                 out_NV.scatter_add_(1, chunk.other_labels_N[:, None], hard_N1 * other_N1)
                 hard_N1 = hard_N1 * (1 - other_N1)

@@ -36,6 +36,10 @@ class DIST(Tempered):
 
 def correlation(left: Tensor, right: Tensor, dim: int) -> Tensor:
     """Pearson's correlation along a dimension."""
-    left, right = left - left.mean(dim, keepdim=True), right - right.mean(dim, keepdim=True)
-    norms = (left.square().sum(dim) + TINY) * (right.square().sum(dim) + TINY)
-    return (left * right).sum(dim) * norms.rsqrt()
+    return (_unit(left, dim) * _unit(right, dim)).sum(dim)
+
+
+def _unit(values: Tensor, dim: int) -> Tensor:
+    """Centred, and of length 1."""
+    centred = values - values.mean(dim, keepdim=True)
+    return centred * (centred.square().sum(dim, keepdim=True) + TINY).rsqrt()

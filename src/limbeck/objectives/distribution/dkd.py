@@ -30,7 +30,7 @@ class DKD(Tempered):
     alpha: float = Field(default=1.0, ge=0)
     """Weight of the true class against the others."""
     beta: float = Field(default=8.0, ge=0)
-    """Weight of the others among themselves. The paper took 8 with CIFAR-100 and 0.5 with ImageNet."""
+    """Weight of the others among themselves. The paper took up to 8 with CIFAR-100, 0.5 with ImageNet."""
 
     @property
     def needs_all_classes(self) -> bool:

@@ -18,8 +18,8 @@ class StandardizedKL(Tempered):
     """Forward KL of standardised logits: the student learns how logits relate, not how large they are.
 
     T^2 KL(softmax(Z(z_t) / T) || softmax(Z(z_s) / T)), Z(z) = (z - mean) / std over the row's classes (the variance
-    divided by V). Gradients flow through the student's mean and std, as in the paper, which takes T = 2 and gives
-    the term nine times the weight of another KL.
+    divided by V). Gradients flow through the student's mean and std, as in the paper, which takes T = 2 and weighs the
+    term more than a plain KL, to make up for the smaller gradient.
 
     Reference:
         Sun et al., Logit Standardization in Knowledge Distillation, 2024, arXiv:2403.01427.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.core.errors import ModelError, RecipeError
 from limbeck.objectives.base import Layer, Pair
-from limbeck.objectives.features._common import Compared, Told, check_lengths, places
+from limbeck.objectives.features._common import Compared, Told, check_lengths, layers, places
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "query": ("query", "q_proj", "q_lin", "query_proj", "q"),
@@ -138,8 +138,7 @@ class RelationLoss(Compared):
 
 def check_divides(heads: int, pair: Pair) -> None:
     """Make sure that all widths of a pair can be cut into so many heads."""
-    assert pair.teacher is not None
-    widths = [shape[-1] for layer in (pair.student, pair.teacher) for shape in layer.shapes]
+    widths = [shape[-1] for layer in layers(pair) for shape in layer.shapes]
     if any(size % heads for size in widths):
         common = gcd(*widths)
         allowed = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)

@@ -31,10 +31,12 @@ class Told:
     Attributes:
         batch: these samples alone.
         weights_B: the teacher's say in each of them, above zero.
+        of: how many samples the micro-batch has.
     """
 
     batch: Batch
     weights_B: Tensor
+    of: int
 
     @property
     def mask_BT(self) -> Tensor | None:
@@ -80,6 +82,15 @@ class Told:
                 "a layer has other positions than the text that it reads",
                 got=f"{feature_BTD.shape[1]} positions for {self.mask_BT.shape[1]} tokens",
                 fix="match a layer that gives one row for each token",
+            )
+
+    def check_enough(self, least: int, training: bool) -> None:
+        """Make sure that the micro-batches of a training have so many samples that these can be compared."""
+        if training and self.of < least:
+            raise RecipeError(
+                f"samples are compared with each other, and a micro-batch has fewer than {least}",
+                got=f"{self.of} of them",
+                fix="a larger per_device_train_batch_size, of which the global batch is a multiple",
             )
 
     def check_same_text(self) -> None:
@@ -147,9 +158,9 @@ class Compared(FeatureLoss, ABC):
 def _asked(context: Context, count: int, device: torch.device, dtype: torch.dtype) -> tuple[Told, Tensor | None]:
     """The samples that the teacher was asked about, and their places (None: all)."""
     if context.weights is None:
-        return Told(context.batch, torch.ones(count, dtype=dtype, device=device)), None
+        return Told(context.batch, torch.ones(count, dtype=dtype, device=device), count), None
     rows = (context.weights > 0).nonzero().squeeze(1)
-    return Told(context.batch.rows(rows), context.weights[rows].to(dtype)), rows
+    return Told(context.batch.rows(rows), context.weights[rows].to(dtype), count), rows
 
 
 def _cut(feature: Tensor, rows: Tensor | None) -> Tensor:
@@ -170,21 +181,21 @@ def _mask(batch: Batch) -> Tensor | None:
 
 
 def _positions(feature: Tensor) -> int:
-    return 1 if feature.ndim == 2 else feature.shape[1] if feature.ndim == 3 else feature[0, 0].numel()
+    if feature.ndim == 2:
+        return 1
+    return feature.shape[1] if feature.ndim == 3 else feature.shape[2] * feature.shape[3]
 
 
-def places(pair: Pair, tap: int = 0) -> str:
+def places(pair: Pair) -> str:
     """Both layers of a pair with their shapes, for a message."""
-    return " and ".join(f"{who} {side.path} {_shape(side, tap)}" for who, side in _sides(pair))
+    mine, theirs = layers(pair)
+    return f"student {mine.path} {list(mine.shapes[0])} and teacher {theirs.path} {list(theirs.shapes[0])}"
 
 
-def _sides(pair: Pair) -> list[tuple[str, Layer]]:
+def layers(pair: Pair) -> tuple[Layer, Layer]:
+    """The student's layer and the teacher's."""
     assert pair.teacher is not None, "feature terms always match a teacher's layer"
-    return [("student", pair.student), ("teacher", pair.teacher)]
-
-
-def _shape(layer: Layer, tap: int) -> list[int]:
-    return list(layer.shapes[tap])
+    return pair.student, pair.teacher
 
 
 Mixed = Literal["no", "maps", "any"]
@@ -205,7 +216,7 @@ def check_pairs(pairs: Sequence[Pair], ranks: Sequence[int], *, mixed: Mixed = "
     if not pairs:
         raise RecipeError("a term matches no layers", fix="`match:` names a student's layer and a teacher's")
     for pair in pairs:
-        one, other = (side.shapes[0] for _, side in _sides(pair))
+        one, other = (layer.shapes[0] for layer in layers(pair))
         if len(one) not in ranks or len(other) not in ranks:
             allowed = " or ".join(_FORMS[rank] for rank in ranks)
             raise RecipeError("a layer has a form that the term does not read", got=places(pair), allowed=allowed)
@@ -240,6 +251,8 @@ def map_shape(shape: Sequence[int], pair: Pair) -> tuple[int, int, int]:
     """
     if len(shape) == 4:
         return shape[1], shape[2], shape[3]
+    if len(shape) != 3:
+        raise RecipeError("layers of different forms cannot be compared", got=places(pair))
     side = _square(shape[1])
     if side is None:
         raise RecipeError(
@@ -318,11 +331,11 @@ def _flat(map_BCHW: Tensor) -> Tensor:
     return map_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def width(pair: Pair, layer: Layer) -> int:
-    """A layer's width D, or channels C, in the form in which the pair is compared."""
+def width(layer: Layer) -> int:
+    """A layer's width D, or channels C."""
     return layer.shapes[0][1] if len(layer.shapes[0]) == 4 else layer.shapes[0][-1]
 
 
 def is_map(pair: Pair) -> bool:
     """Whether a pair is compared as maps."""
-    return any(len(side.shapes[0]) == 4 for _, side in _sides(pair))
+    return any(len(layer.shapes[0]) == 4 for layer in layers(pair))

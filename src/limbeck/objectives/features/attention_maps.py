@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,7 +25,7 @@ from limbeck.objectives.features._attention import (
     split_heads,
     without_padding,
 )
-from limbeck.objectives.features._common import Compared, Told, check_lengths, check_pairs, places
+from limbeck.objectives.features._common import Compared, Told, check_lengths, check_pairs, layers, places
 
 DRIFT = 0.01
 """How far a row of probabilities may be from 1 by rounding; attention dropout takes it farther."""
@@ -78,30 +79,32 @@ class AttentionMaps(FeatureTerm):
     def build(self, pairs: Sequence[Pair]) -> FeatureLoss:
         check_pairs(pairs, (4,) if self.source == "maps" else (3,))
         for pair in pairs:
-            assert pair.teacher is not None
             if self.source == "maps":
                 _check_maps(pair)
                 continue
-            for layer in (pair.student, pair.teacher):
+            for layer in layers(pair):
                 _key_heads(layer)
         return _Scores(self, pairs) if self.source == "qk" else _Maps(pairs)
 
 
+_POSITIONS = ("rope_parameters", "rope_theta", "rotary_dim", "relative_attention", "relative_attention_num_buckets")
+"""What a config says of positions that enter the scores."""
+
+
 def _check_positions(model: nn.Module, module: str) -> None:
     config = getattr(model, "config", None)
-    rotary = any(getattr(config, name, None) for name in ("rope_parameters", "rope_theta", "rotary_dim"))
-    relative = [name for name, _ in model.get_submodule(module).named_modules() if "relative" in name or "dist" in name]
-    if rotary or relative or getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
+    found = [name for name in _POSITIONS if getattr(config, name, None)]
+    found += [name for name, _ in model.get_submodule(module).named_modules() if "relative" in name]
+    if found:
         raise ModelError(
             f"the scores of {type(model).__name__} do not follow from its queries and keys alone",
-            got="rotary positions" if rotary else f"relative positions {', '.join(relative)}".strip(),
+            got=f"rotary or relative positions: {', '.join(found)}",
             fix="source: maps, loss: kl; or the term `relations`",
         )
 
 
 def _check_maps(pair: Pair) -> None:
-    assert pair.teacher is not None
-    one, other = pair.student.shapes[0], pair.teacher.shapes[0]
+    one, other = (layer.shapes[0] for layer in layers(pair))
     if one[2] != one[3] or one[2:] != other[2:]:
         raise RecipeError("attention maps of different lengths cannot be compared", got=places(pair))
 
@@ -125,7 +128,7 @@ class _Scores(Compared):
     def __init__(self, term: AttentionMaps, pairs: Sequence[Pair]):
         super().__init__(pairs)
         self.loss, self.causal = term.loss, term.causal
-        self.heads = [[_key_heads(layer) for layer in (p.student, p.teacher) if layer] for p in pairs]
+        self.heads = [[_key_heads(layer) for layer in layers(p)] for p in pairs]
 
     def compare_pair(self, place: int, student: Sequence[Tensor], teacher: Sequence[Tensor], told: Told) -> Tensor:
         told.check_same_text()
@@ -133,7 +136,7 @@ class _Scores(Compared):
         real_BT, counts_BT = told.real(student[0]), told.counts(student[0])
         seen = real_BT[:, None, None, :]
         if self.causal:
-            seen = seen & torch.ones_like(seen[0, 0, 0]).repeat(seen.shape[-1], 1).tril()
+            seen = seen & torch.ones(2 * seen.shape[-1:], dtype=torch.bool, device=seen.device).tril()
         mine, theirs = self.heads[place]
         mine_BQTT, theirs_BUTT = _scores(student, mine, real_BT), _scores(teacher, theirs, real_BT)
         one_head = mine[0] != theirs[0]
@@ -160,7 +163,7 @@ def _scores(taps: Sequence[Tensor], heads: tuple[int, int], real_BT: Tensor) -> 
 
 def _mean_probability(logs_BATT: Tensor) -> Tensor:
     """Log of the mean over heads of probabilities."""
-    return torch.logsumexp(logs_BATT, dim=1, keepdim=True) - torch.tensor(float(logs_BATT.shape[1])).log()
+    return torch.logsumexp(logs_BATT, dim=1, keepdim=True) - math.log(logs_BATT.shape[1])
 
 
 class _Maps(Compared):
@@ -201,7 +204,7 @@ class _Maps(Compared):
         self.checked = True
 
     def between(self) -> list[str]:
-        return [_heads_in_words(p.student.shapes[0][1], p.teacher.shapes[0][1]) for p in self.pairs if p.teacher]
+        return [_heads_in_words(*(layer.shapes[0][1] for layer in layers(pair))) for pair in self.pairs]
 
 
 def _heads_in_words(mine: int, theirs: int) -> str:

@@ -20,6 +20,7 @@ from limbeck.objectives.features._common import (
     check_pairs,
     cosine_distance,
     is_map,
+    layers,
     map_shape,
     places,
     rows_of,
@@ -66,11 +67,10 @@ class _Hidden(Compared):
 
 def projector_for(kind: ProjectorKind, pair: Pair) -> nn.Module:
     """The projector between a pair of layers, after a look at whether they can be compared at all."""
-    assert pair.teacher is not None
     if is_map(pair):
-        for layer in (pair.student, pair.teacher):
+        for layer in layers(pair):
             map_shape(layer.shapes[0], pair)
-    mine, theirs = width(pair, pair.student), width(pair, pair.teacher)
+    mine, theirs = (width(layer) for layer in layers(pair))
     return make_projector(kind, mine, theirs, is_map=is_map(pair), where=places(pair))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from limbeck.core.parts import part
 from limbeck.objectives.base import FeatureLoss, FeatureTerm, Pair
 from limbeck.objectives.features._attention import RelationLoss, check_divides, heads_of, projections
-from limbeck.objectives.features._common import check_pairs
+from limbeck.objectives.features._common import check_pairs, layers
 
 
 @part
@@ -38,7 +38,6 @@ class Relations(FeatureTerm):
         check_pairs(pairs, (3,))
         heads = []
         for pair in pairs:
-            assert pair.teacher is not None
-            heads.append(self.relation_heads or heads_of(pair.teacher))
+            heads.append(self.relation_heads or heads_of(layers(pair)[1]))
             check_divides(heads[-1], pair)
         return RelationLoss(pairs, heads)

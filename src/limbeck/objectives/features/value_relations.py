@@ -10,7 +10,7 @@ from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
 from limbeck.objectives.base import FeatureLoss, FeatureTerm, Pair
 from limbeck.objectives.features._attention import RelationLoss, check_divides, heads_of, projections
-from limbeck.objectives.features._common import check_pairs, places
+from limbeck.objectives.features._common import check_pairs, layers, places
 
 
 @part
@@ -32,8 +32,7 @@ class ValueRelations(FeatureTerm):
         check_pairs(pairs, (3,))
         heads = []
         for pair in pairs:
-            assert pair.teacher is not None
-            mine, theirs = heads_of(pair.student, keys=True), heads_of(pair.teacher, keys=True)
+            mine, theirs = (heads_of(layer, keys=True) for layer in layers(pair))
             if mine != theirs:
                 raise RecipeError(
                     "value relations need as many heads of one as of the other",

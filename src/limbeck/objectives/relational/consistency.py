@@ -29,8 +29,8 @@ class Consistency(BatchTerm):
     over all pairs. A sample whose target's likeliest class is below the threshold counts 0.
 
     Reference:
-        Xie et al., Unsupervised Data Augmentation for Consistency Training, 2019, arXiv:1904.12848; Sohn et al.,
-        FixMatch, 2020, arXiv:2001.07685 (threshold); Liang et al., R-Drop, 2021, arXiv:2106.14448 (each other).
+        Xie et al., UDA, 2019, arXiv:1904.12848; Sohn et al., FixMatch, 2020, arXiv:2001.07685 (threshold);
+        Liang et al., R-Drop, 2021, arXiv:2106.14448 (each other).
     """
 
     to: Literal["teacher", "student", "each_other"] = "teacher"

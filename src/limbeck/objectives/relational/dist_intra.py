@@ -1,0 +1,86 @@
+"""Correlation of a class's probabilities over the samples of a batch.
+
+Shapes: B samples, C classes, M members of a mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from limbeck.core.errors import RecipeError
+from limbeck.core.parts import part
+from limbeck.core.types import IGNORE, Dense, Dist, Mixture, Unit
+from limbeck.objectives.base import BatchTerm, Context, FeatureLoss, Pair
+from limbeck.objectives.distribution.dist import correlation
+
+
+@part
+class DISTIntra(BatchTerm):
+    """DIST, intra-class: one minus the correlation of student and teacher over a batch's samples, class by class.
+
+    1 - 1/C sum_c corr(p[:, c], q[:, c]), p and q the softmax of teacher's and student's logits / T, the correlation
+    taken over the samples of a micro-batch. Beside `dist`, which is taken over classes, it is the other half of the
+    paper's loss. Classifiers only; a micro-batch with fewer samples than classes gives it little to go by.
+
+    Reference:
+        Huang et al., Knowledge Distillation from A Stronger Teacher, 2022, arXiv:2205.10536.
+    """
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Softens both distributions; 1 leaves them as they are."""
+
+    asks_teacher: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "batch"
+    adds_up: ClassVar[bool] = False
+    reads_dist: ClassVar[bool] = True
+
+    def build(self, pairs: Sequence[Pair]) -> FeatureLoss:
+        return _Intra(self)
+
+
+class _Intra(FeatureLoss):
+    def __init__(self, term: DISTIntra):
+        super().__init__()
+        self.term = term
+
+    def forward(
+        self, student: Sequence[Sequence[Tensor]], teacher: Sequence[Sequence[Tensor]], context: Context
+    ) -> Tensor:
+        """One minus the mean correlation of a micro-batch; 0 where fewer than two samples count."""
+        mine_BC, theirs_BC = _logits(context.said), _logits(context.told).detach()
+        if mine_BC.shape != theirs_BC.shape:
+            raise RecipeError(
+                f"{self.term.label} compares the same classes",
+                got=f"{mine_BC.shape[1]} classes of the student, {theirs_BC.shape[1]} of the teacher",
+            )
+        if self.training and len(mine_BC) < 2:
+            raise RecipeError(
+                f"{self.term.label} compares the samples of a micro-batch with each other",
+                got="one sample",
+                fix="a larger per_device_train_batch_size, of which the global batch is a multiple",
+            )
+        counted_B = context.batch.labels != IGNORE
+        if context.weights is not None:
+            counted_B = counted_B & (context.weights != 0)
+        if counted_B.sum() < 2:
+            return mine_BC[:0].sum()
+        mine_BC = (mine_BC[counted_B] / self.term.temperature).softmax(1)
+        theirs_BC = (theirs_BC[counted_B].to(mine_BC) / self.term.temperature).softmax(1)
+        share = 1.0 if context.weights is None else context.weights[counted_B].mean()
+        return share * (1 - correlation(mine_BC, theirs_BC, dim=0).mean())
+
+
+def _logits(dist: Dist | None) -> Tensor:
+    """Logits in at least float32, [B, C]; of a mixture its log-probabilities."""
+    if isinstance(dist, Mixture):
+        logs_MBC = torch.stack([_logits(member).log_softmax(-1) for member in dist.members])
+        return (logs_MBC + dist.log_weights.T[..., None]).logsumexp(0)
+    if not isinstance(dist, Dense) or dist.logits.ndim != 2:
+        got = "none" if dist is None else type(dist).__name__
+        raise RecipeError("dist_intra compares answers to whole samples", got=got, allowed="classifiers")
+    return dist.logits if dist.logits.dtype == torch.float64 else dist.logits.float()
