@@ -70,7 +70,7 @@ def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit-gib", type=float, default=6.0, help="leave out what is expected to need more")
     parser.add_argument("--steps", type=int, default=300, help="training steps of the recall task; 0: memory alone")
     parser.add_argument("--recall-lengths", type=int, nargs="+", default=[512, 2048, 16384])
-    parser.add_argument("--texts", type=int, default=24, help="texts that recall is measured on, of each length")
+    parser.add_argument("--texts", type=int, default=16, help="texts that recall is measured on, of each length")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")

@@ -24,7 +24,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from limbeck.core import recipe
-from limbeck.core.parts import Part, PartOf, config_of, find, names
+from limbeck.core.parts import Part, PartOf, config_of, find, names, snake_case
+from limbeck.core.recipe import models
 from limbeck.objectives import Objective
 
 DOCS = Path(__file__).parent
@@ -37,21 +38,31 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("teacher", recipe.Teacher, recipe.Model, "The fields of a [model](#model), and:"),
     ("student", recipe.Student, recipe.Model, "The fields of a [model](#model), and:"),
     ("model", recipe.Model, None, "What `teacher` and `student` have in common."),
+    ("lora", models.Lora, None, "`student.lora`. [More](craft.md#lora)."),
     ("tokenizer", recipe.TrainTokenizer, None, ""),
     ("data", recipe.Data, None, ""),
     ("training", recipe.Training, recipe.Optimization, "The fields of [optimization](#optimization), and:"),
     ("optimization", recipe.Optimization, None, "Stands in `training`, in every stage and in `teacher.finetune`."),
     ("stages", recipe.Stage, recipe.Optimization, "A list. Each has the fields of [optimization](#optimization), and:"),
+    ("balance", recipe.Balance, None, "A stage's. [More](craft.md#balance)."),
+    ("gate", recipe.Gate, None, "A stage's. [More](teachers.md#gated)."),
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
     ("evaluate", recipe.Evaluate, None, ""),
     ("report", recipe.Report, None, ""),
     ("tune", recipe.Tune, None, "[More](tune.md)."),
+    ("sweep", recipe.Sweep, None, ""),
+    ("between", recipe.Between, None, ""),
+    ("choices", recipe.Choices, None, ""),
 )
 ANCHORS = {cls: title for title, cls, *_ in SECTIONS}
 KINDS = {
     "task": ("Tasks", "`task:` is a name, or a mapping with `type:` and fields. A hyphen in a name is as good as `_`."),
     "source": ("Sources", "`data.train`, `data.validation` and `data.test` are a source each."),
-    "objective": ("Objectives", "The `terms` of a stage. Each has its own fields, and these:"),
+    "objective": (
+        "Objectives",
+        "The `terms` of a stage. [Some](objectives/distribution.md) compare answers, [others](objectives/features.md) "
+        "compare layers, or what samples have to do with each other. Each has its own fields, and these:",
+    ),
     "schedule": ("Schedules", "Values that change over a stage, such as a term's `weight`."),
     "temperature": ("Temperatures", "What softens both distributions of a term before they are compared."),
     "augmentation": ("Augmentations", "Random changes of samples, a stage's `augment`. [More](augmentation.md)."),
@@ -167,14 +178,16 @@ def _value(annotation: Any, metadata: Any = ()) -> str:
             return f"a [{each.kind}](#{KINDS[each.kind][0].lower()})"
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (types.UnionType, Union):
-        words = " or ".join(_value(a) for a in arguments if a is not type(None))
+        kept = [a for a in arguments if a is not type(None) and not (a is int and float in arguments)]
+        words = " or ".join(_value(a) for a in kept)
         return " ".join(filter(None, [words, _bounds(metadata)]))
     if origin is Literal:
         return ", ".join(f"`{a}`" for a in arguments)
     if origin is list:
         return f"list of {_plural(_value(arguments[0]))}"
     if origin is dict or annotation is dict:
-        return "mapping"
+        values = _value(arguments[1]).replace("a section, ", "") if arguments else "any"
+        return "mapping" if values == "any" else f"mapping to {values}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a section, [{ANCHORS[annotation]}](#{ANCHORS[annotation].replace(' ', '-').lower()})"
     simple = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", Path: "path"}
@@ -225,11 +238,22 @@ def _references() -> Iterator[tuple[str, Path, str]]:
     """Every `Reference:` section in the package: the thing that has it, its file, and the text."""
     for file in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Module):
                 continue
             if found := re.search(r"^Reference:\n((?:[ ]+.*\n?)+)", ast.get_docstring(node) or "", re.MULTILINE):
-                is_objective = isinstance(node, ast.ClassDef) and file.parent.name == "objectives"
-                yield (file.stem if is_objective else node.name), file, _paragraph(found[1])
+                yield _named(node, file), file, _paragraph(found[1])
+
+
+def _named(node: ast.ClassDef | ast.FunctionDef | ast.Module, file: Path) -> str:
+    """What users of a thing call it: parts by their type, a module by its file."""
+    if isinstance(node, ast.Module):
+        return file.stem
+    return snake_case(node.name) if _is_part(node) else node.name
+
+
+def _is_part(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    decorators = node.decorator_list if isinstance(node, ast.ClassDef) else []
+    return any(isinstance(each, ast.Name) and each.id == "part" for each in decorators)
 
 
 def _linked(text: str) -> str:

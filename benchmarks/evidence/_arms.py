@@ -112,6 +112,6 @@ def write(name: str, facts: Mapping[str, Any]) -> Path:
             "python": platform.python_version(),
         },
     }
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"date": date.today().isoformat(), **machine, **facts}, indent=1) + "\n")
     return path

@@ -1,6 +1,6 @@
 """Do marked steps, the mask of steps and heavier conclusions help a small decoder? Arithmetic in words, no teacher.
 
-    python benchmarks/evidence/structured_reasoning.py                      # about 10 minutes of one core
+    python benchmarks/evidence/structured_reasoning.py                      # some 15 minutes of one idle core
     python benchmarks/evidence/structured_reasoning.py --steps 200 --seeds 1
 
 Every form has the same problems, the same decoder (but for the rows of the marks), the same number of optimizer

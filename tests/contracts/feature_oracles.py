@@ -226,7 +226,7 @@ def multilevel(case: Case) -> Any:
         for m in pairs:
             value = values[level](m)
             if part.weighting == "uncertainty":
-                u = loss.log_variances_LM[i, m].double()
+                u = loss.log_variances[i * len(s) + m].double()
                 value = (torch.exp(-u) * value + u) / 2
             weight = behind[m] if part.weighting == "dissimilarity" else 1 / len(s)
             total = total + sum(counts) * share * weight * value

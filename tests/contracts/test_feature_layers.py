@@ -187,7 +187,6 @@ def run(part: Any, pair: Pair, batch: Batch, length: int = 4) -> Tensor:
     [
         ("hidden", {}, Batch(BATCH.ids, BATCH.inputs, BATCH.labels, teacher=BATCH), "cka, rkd"),
         ("hidden", {}, Batch(BATCH.ids, {"attention_mask": MASK[:, :3]}, BATCH.labels), "4 positions for 3 tokens"),
-        ("hidden", {}, Batch(BATCH.ids, {"attention_mask": MASK[:, None, None]}, BATCH.labels), "padding"),
         ("attention_transfer", {}, BATCH, "for pictures"),
         ("rkd", {"pool": "none"}, BATCH, "pool: mean"),
         ("cka", {}, BATCH, "per_device_train_batch_size"),
@@ -197,6 +196,18 @@ def run(part: Any, pair: Pair, batch: Batch, length: int = 4) -> Tensor:
 def test_batches_that_do_not_fit(kind: str, fields: dict[str, Any], batch: Batch, message: str) -> None:
     with pytest.raises(LimbeckError, match=message):
         run(term(kind, **fields), made((4, 3), (4, 3)), batch)
+
+
+def test_a_mask_of_single_tokens_says_what_is_padding() -> None:
+    seen = MASK[:, None, None, :].bool() & torch.ones(4, 4).tril().bool()
+    added = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    found = []
+    for mask in (MASK, added):
+        torch.manual_seed(0)
+        found.append(
+            run(term("hidden"), made((4, 3), (4, 3)), Batch(BATCH.ids, {"attention_mask": mask}, BATCH.labels))
+        )
+    torch.testing.assert_close(*found)
 
 
 def test_whole_samples_are_compared_across_tokenizers() -> None:

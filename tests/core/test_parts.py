@@ -24,6 +24,8 @@ MINIMAL: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "constant"): {"value": 0.5},
     ("schedule", "linear"): {"start": 1, "end": 0},
     ("schedule", "cosine"): {"start": 1, "end": 0},
+    ("temperature", "fixed"): {"value": 2},
+    ("temperature", "scheduled"): {"value": 2},
     ("schedule", "step"): {"boundaries": [0.5], "values": [1, 2]},
     ("source", "csv"): {"path": "rows.csv"},
     ("source", "hub"): {"name": "org/rows", "splits": {"test": "validation"}},

@@ -13,7 +13,6 @@ the place of a built-in part.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
@@ -93,13 +93,13 @@ def _built_in(kind: str) -> Mapping[str, str]:
     """Of every type: the module that holds it."""
     found: dict[str, str] = {}
     for place in KINDS[kind]:
-        spec = importlib.util.find_spec(place)
-        assert spec is not None, f"limbeck is damaged: {place} is missing"
-        if spec.submodule_search_locations is None:
-            found |= dict.fromkeys(_classes(place), place)
-        else:
-            files = (m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if m.name[0] != "_")
+        # Looked up as a folder: to ask Python for it would import the packages around it.
+        folder = Path(__file__).parents[1].joinpath(*place.split(".")[1:])
+        if folder.is_dir():
+            files = (m.name for m in pkgutil.iter_modules([str(folder)]) if m.name[0] != "_")
             found |= {name: f"{place}.{name}" for name in files}
+        else:
+            found |= dict.fromkeys(_classes(place), place)
     return found
 
 

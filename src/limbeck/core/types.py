@@ -163,7 +163,7 @@ class Mixture:
         log_weights: log w_m of every sample, [B, M]; -inf leaves a member out.
     """
 
-    members: tuple[Dense | Head, ...]
+    members: tuple[Any, ...]
     log_weights: Tensor
 
 

@@ -6,6 +6,8 @@
 Shapes: N rows (valid positions), V vocabulary or classes, S what student and teacher share.
 """
 
+from __future__ import annotations
+
 from limbeck.objectives.base import Context, DistributionTerm, FeatureLoss, FeatureTerm, Layer, Objective, Pair
 from limbeck.objectives.chunked import Chunk, distribution_loss
 

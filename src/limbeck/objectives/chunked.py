@@ -76,12 +76,7 @@ def distribution_loss(
     given = _rows(student, flat)
     exact = exact_type(given.logits.dtype if isinstance(given, Dense) else given.hidden.dtype)
 
-    def spread(per_sample: Tensor | None) -> Tensor | None:
-        if per_sample is None:
-            return None
-        return per_sample.to(exact).reshape(-1, *[1] * (labels.ndim - 1)).expand(labels.shape).flatten()[flat]
-
-    say_N = spread(teacher_weights)
+    say_N = _spread(teacher_weights, labels, flat, exact)
     rows = Rows(
         terms,
         weights,
@@ -93,11 +88,18 @@ def distribution_loss(
         shared,
         progress,
         None if blend is None else _second_labels(blend, keep),
-        None if blend is None else spread(blend.share),
+        None if blend is None else _spread(blend.share, labels, flat, exact),
         learned or {},
     )
     total, sums = _evaluate(given, rows, exact)
     return total, {term.label: value for term, value in zip(terms, sums.unbind(), strict=True)}
+
+
+def _spread(per_sample: Tensor | None, labels: Tensor, keep: Tensor, exact: torch.dtype) -> Tensor | None:
+    """What is known for each sample, for each row that counts."""
+    if per_sample is None:
+        return None
+    return per_sample.to(exact).reshape(-1, *[1] * (labels.ndim - 1)).expand(labels.shape).flatten()[keep]
 
 
 def _evaluate(given: Dense | Head, rows: Rows, exact: torch.dtype) -> tuple[Tensor, Tensor]:

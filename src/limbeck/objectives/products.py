@@ -18,7 +18,7 @@ def tile_rows(weight_VD: Tensor, work: torch.dtype) -> int:
     """How many rows of a head are multiplied at a time."""
     if weight_VD.device.type != "cpu":
         return max(1, len(weight_VD))
-    return max(64, TILE_BYTES // max(1, weight_VD.shape[1] * work.itemsize))
+    return max(1, min(len(weight_VD), max(64, TILE_BYTES // max(1, weight_VD.shape[1] * work.itemsize))))
 
 
 def product(part_ND: Tensor, head_VD: Tensor, bias_V: Tensor | None, out_NV: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from limbeck.core.types import Dense, Head
 from limbeck.objectives.base import DistributionTerm
 from limbeck.objectives.chunk import Chunk, Pool
 from limbeck.objectives.folded import Folded, fold
+from limbeck.objectives.kernels import dense_kd
 from limbeck.objectives.products import HeadGradient, product
 from limbeck.objectives.sparse import Support
 
@@ -202,6 +203,9 @@ class Sweep:
 
     def _chunk(self, logits_NV: Tensor, told_NU: Tensor | None, rows: slice) -> Tensor:
         """Each term's sum over a chunk; the gradient takes the place of the logits."""
+        whole = self.rows.chunk(logits_NV, rows, told_NU, self.pool)
+        if (plan := dense_kd.plan(self.rows.terms, whole)) is not None:
+            return self._in_one_kernel(plan, whole, rows)
         size = max(1, BLOCK.get(logits_NV.device.type, BLOCK_ELSEWHERE) // logits_NV.shape[1])
         sums = logits_NV.new_zeros(len(self.rows.terms), dtype=self.exact)
         for start in range(0, len(logits_NV), size):
@@ -218,6 +222,21 @@ class Sweep:
                 if self.gradients is not None and self.gradients.bias is not None:
                     self.gradients.bias += out_NV.sum(0)
         return sums
+
+    def _in_one_kernel(self, plan: dense_kd.Plan, chunk: Chunk, rows: slice) -> Tensor:
+        """The same on an accelerator, for the terms that a kernel knows."""
+        scales = [self._scale(i, rows, chunk).squeeze(1).float() for i in range(len(self.rows.terms))]
+        hard_N = torch.zeros_like(scales[plan.soft]) if plan.hard is None else scales[plan.hard]
+        write = self.gradients is not None
+        values = dense_kd.evaluate(chunk, hard_N, scales[plan.soft], plan.temperature, write=write)
+        if self.gradients is not None and self.gradients.bias is not None:
+            self.gradients.bias += chunk.logits_NV.sum(0, dtype=self.exact)
+        places = {plan.soft: values[1]} | ({} if plan.hard is None else {plan.hard: values[0]})
+        return self._summed(places, rows)
+
+    def _summed(self, values: Mapping[int, Tensor], among: slice) -> Tensor:
+        counted = [(self.rows.counts(term, among), values[i]) for i, term in enumerate(self.rows.terms)]
+        return torch.stack([(v_N if n_N is None else v_N * n_N).sum() for n_N, v_N in counted])
 
     def _exactly(self, name: str, logits: Tensor) -> Tensor:
         if logits.dtype == self.exact:
@@ -237,8 +256,7 @@ class Sweep:
                 values[i] = values_N
         if rest := [i for i in self.order if i not in values]:
             values |= self._by_autograd(rest, chunk, folded, among, out_NV)
-        counted = [(self.rows.counts(term, among), values[i]) for i, term in enumerate(self.rows.terms)]
-        return torch.stack([(v_N if n_N is None else v_N * n_N).sum() for n_N, v_N in counted])
+        return self._summed(values, among)
 
     def _scale(self, i: int, among: slice, chunk: Chunk) -> Tensor:
         """What a term's gradient is multiplied by, [N, 1]."""

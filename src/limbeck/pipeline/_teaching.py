@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from limbeck.core.artifacts import Artifact
 from limbeck.core.errors import DataError, ModelError
 from limbeck.core.recipe import Teacher
@@ -64,7 +66,7 @@ def make_teacher(
     spec = job.recipe.teacher
     if spec is None or not any(getattr(t, "asks_teacher", False) for each in stages for t in each.stage.terms):
         return None
-    student.to(device())
+    nn.Module.to(student, device())
     if spec.is_moving:
         return MovingTeacher(student, spec.decay, device())
     for model, own in read:
@@ -80,7 +82,7 @@ def make_teacher(
 def _member(model: PreTrainedModel, spec: Teacher) -> LocalTeacher:
     if not spec.remember:
         return LocalTeacher(model, device())
-    folder = Path(model.name_or_path)
+    folder = Path(str(model.name_or_path))
     memory = memory_of(folder_digest(folder)) if folder.is_dir() and not spec.also else None
     return RememberingTeacher(model, device(), memory)
 

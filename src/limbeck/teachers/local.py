@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from limbeck.core.types import Batch, Needs, Signal
+from limbeck.core.types import Batch, Head, Needs, Signal
 from limbeck.models.heads import signal
 
 if TYPE_CHECKING:
@@ -20,10 +22,14 @@ class LocalTeacher:
     Args:
         model: the model; it is frozen and moved.
         device: where it runs.
+        rows: of a language model whose student has a trimmed vocabulary: the row of its output matrix that each of
+            the student's rows was [V]. What it says is then said over these alone.
     """
 
-    def __init__(self, model: PreTrainedModel, device: Any = "cpu"):
-        self.model = model.to(device).eval().requires_grad_(False)
+    def __init__(self, model: PreTrainedModel, device: Any = "cpu", rows: Tensor | None = None):
+        torch.nn.Module.to(model, device)
+        self.model = model.eval().requires_grad_(False)
+        self.head = _head(self.model, rows)
 
     @torch.no_grad()
     def signal(self, batch: Batch, needs: Needs) -> Signal:
@@ -33,10 +39,28 @@ class LocalTeacher:
         """
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, enabled=False):
-            return signal(self.model, batch.teacher or batch, needs)
+            told = signal(self.model, batch.teacher or batch, needs)
+        return replace(told, dist=self.over_rows(told.dist.hidden)) if isinstance(told.dist, Head) else told
+
+    def over_rows(self, hidden_BTD: Tensor) -> Head:
+        """What hidden states say, over the rows that the student has."""
+        assert self.head is not None, "a language model has a head"
+        return Head(hidden_BTD, *self.head)
 
     def update(self, student: PreTrainedModel) -> None:
         """After a step of the student; a fixed teacher stays as it is."""
+
+
+def _head(model: PreTrainedModel, rows: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a language model's output matrix, or some rows of them; None for a classifier."""
+    head: Any = model.get_output_embeddings()
+    if head is None:
+        return None
+    bias = getattr(head, "bias", None)
+    if rows is None:
+        return head.weight, bias
+    rows = rows.to(head.weight.device)
+    return head.weight[rows].detach(), None if bias is None else bias[rows].detach()
 
 
 class MovingTeacher(LocalTeacher):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from limbeck.core.errors import RecipeError
-from limbeck.core.types import Batch, Dense, Dist, Head, Needs, Signal
+from limbeck.core.types import Batch, Dense, Dist, Needs, Signal
 from limbeck.teachers.local import LocalTeacher
 
 if TYPE_CHECKING:
@@ -47,11 +47,17 @@ class RememberingTeacher(LocalTeacher):
         model: the model; it is frozen and moved.
         device: where it runs.
         memory: what a teacher with the same weights was asked before, see `memory_of`.
+        rows: see `LocalTeacher`.
     """
 
-    def __init__(self, model: PreTrainedModel, device: Any = "cpu", memory: Memory | None = None):
-        super().__init__(model, device)
+    def __init__(
+        self, model: PreTrainedModel, device: Any = "cpu", memory: Memory | None = None, rows: Tensor | None = None
+    ):
+        super().__init__(model, device, rows)
         self.said: Memory = {} if memory is None else memory
+
+    recorded = None
+    """Its answers are to samples as they are, see `training.augment.refuse_without_replay`."""
 
     @torch.no_grad()
     def signal(self, batch: Batch, needs: Needs) -> Signal:
@@ -85,8 +91,7 @@ class RememberingTeacher(LocalTeacher):
 
     def _dist(self, found: Sequence[Said], batch: Batch) -> Dist:
         values = _together([each["dist"] for each in found], batch)
-        head = self.model.get_output_embeddings()
-        return Dense(values) if head is None else Head(values, head.weight, head.bias)  # type: ignore[union-attr, arg-type]
+        return Dense(values) if self.head is None else self.over_rows(values)
 
 
 def _keys(batch: Batch) -> list[tuple[str, bytes]]:

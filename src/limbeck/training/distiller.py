@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -75,6 +75,7 @@ class Distiller(nn.Module):
         """
         said = signal(self.student, batch, self.asks_student)
         by_label = dict(zip([term.label for term in self.terms], weights, strict=True))
+        total: Any
         total, sums = self._distribution(batch, said, told, by_label, progress)
         context = Context(batch, progress, told.weights, said.dist, told.dist)
         for label, loss in self.losses.items():
@@ -99,7 +100,11 @@ class Distiller(nn.Module):
             self.rows,
             [weights[term.label] for term in self.rows],
             shared=self.shared,
+            progress=progress,
+            row_weights=batch.weights,
+            teacher_weights=told.weights,
             blend=batch.blend,
+            learned={label: make(progress) for label, make in self.temperatures.items()},
         )
 
 

@@ -21,11 +21,12 @@ from limbeck.core.progress import bar, say, show_table
 from limbeck.core.recipe import Stage, Training
 from limbeck.core.types import Batch
 from limbeck.models.heads import check_head
+from limbeck.models.load import check_length
 from limbeck.objectives import Objective
 from limbeck.tasks import Codec, Encoded
 from limbeck.teachers.gated import gated
 from limbeck.teachers.local import MovingTeacher
-from limbeck.training.augment import Augmenter
+from limbeck.training.augment import Augmenter, refuse_without_replay
 from limbeck.training.balance import term_sizes, weights_now
 from limbeck.training.batches import Order, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
@@ -34,7 +35,7 @@ from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.log import Log
 from limbeck.training.matching import find_pairs, match_table
 from limbeck.training.optim import learning_rate, make_optimizer, select_trained
-from limbeck.training.step import Teacher, optimizer_step
+from limbeck.training.step import Now, Teacher, optimizer_step
 from limbeck.training.validate import better, validate
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Job:
         translate: gives a batch what the teacher reads, where that is not what the student reads.
         unit: what is counted: tokens or samples.
         logs: where trackers write.
+        learnable: names of the student's parameters that may learn; with LoRA, not all.
     """
 
     title: str
@@ -92,6 +94,9 @@ class Job:
     shared: Tensor | None = None
     translate: Callable[[Batch], Batch] | None = None
     logs: Path = Path("logs")
+
+    def __post_init__(self) -> None:
+        self.learnable = {name for name, p in self.student.named_parameters() if p.requires_grad}
 
     def read(self, batch: Batch) -> Batch:
         """The batch, with what the teacher reads if that is something else."""
@@ -149,7 +154,7 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
                 run.stage(job.stages[run.progress.stage])
     if job.training.gradient_checkpointing:
         job.student.activation_checkpointing_disable()
-    job.student.requires_grad_(True)
+    select_trained(job.student, (), job.learnable)
     if job.training.report_to:
         accelerator.end_training()
     return run.progress.done
@@ -164,8 +169,10 @@ def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
         if each.stage.gradient_penalty and job.training.precision != "fp32":
             what = f"stage {each.stage.name}: a gradient penalty is a difference too small for {job.training.precision}"
             raise RecipeError(what, fix="training.precision=fp32")
-        select_trained(job.student, each.stage.freeze)
-        Augmenter(each.stage, job.codec, job.seed)
+        select_trained(job.student, each.stage.freeze, job.learnable)
+        refuse_without_replay(each.stage, job.teacher, job.seed)
+        if longest := Augmenter(each.stage, job.codec, job.seed).longest:
+            check_length(job.student, longest, job.title, "augmented text")
         found = match_table(job.distiller(each.stage, few))
         rows += [{"stage": each.stage.name, **row} for row in found]
     if rows and accelerator.is_main_process:
@@ -192,7 +199,7 @@ class _Run:
     def stage(self, each: StageJob) -> None:
         """One stage, or what is left of it."""
         job, progress, plan = self.job, self.progress, each.stage
-        select_trained(job.student, plan.freeze)
+        select_trained(job.student, plan.freeze, job.learnable)
         few = job.read(job.codec.collate(each.train.features[:2])).to(self.accelerator.device)
         self.distiller = distiller = job.distiller(plan, few)
         self.augmenter = Augmenter(plan, job.codec, job.seed)
@@ -267,10 +274,12 @@ class _Run:
             self.teacher,
             optimizer,
             self._batches(each, order),
-            weights=weights_now(self.distiller.terms, plan.balance, done, progress),
-            max_grad_norm=plan.max_grad_norm,
-            progress=done,
-            gradient_penalty=plan.gradient_penalty,
+            Now(
+                weights_now(self.distiller.terms, plan.balance, done, progress),
+                done,
+                plan.max_grad_norm,
+                plan.gradient_penalty,
+            ),
         )
         if self.job.teacher is not None:
             self.job.teacher.update(self.job.student)

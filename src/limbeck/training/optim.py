@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from torch import nn
@@ -13,12 +13,13 @@ from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Optimization
 
 
-def select_trained(student: nn.Module, freeze: Sequence[str]) -> None:
-    """Let all of the student learn, but for the parameters that a stage freezes.
+def select_trained(student: nn.Module, freeze: Sequence[str], learnable: Set[str]) -> None:
+    """Let a student learn, but for the parameters that a stage freezes.
 
     Args:
         student: the model that learns.
         freeze: names of parameters, with `*`.
+        learnable: names of those that may learn at all.
 
     Raises:
         RecipeError: a name fits no parameter, or nothing is left to learn.
@@ -29,7 +30,8 @@ def select_trained(student: nn.Module, freeze: Sequence[str]) -> None:
             tops = dict.fromkeys(".".join(name.split(".")[:3]) for name in names)
             raise RecipeError("freeze names no parameter of the student", got=pattern, allowed=", ".join(tops))
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_(not any(fnmatch.fnmatchcase(name, pattern) for pattern in freeze))
+        frozen = any(fnmatch.fnmatchcase(name, pattern) for pattern in freeze)
+        parameter.requires_grad_(name in learnable and not frozen)
     if not any(p.requires_grad for p in student.parameters()):
         raise RecipeError("freeze leaves nothing of the student to learn", got=", ".join(freeze))
 

@@ -15,6 +15,7 @@ from limbeck.training.penalty import penalised_backward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
     from limbeck.training.distiller import Distiller
 
@@ -24,6 +25,10 @@ class Teacher(Protocol):
 
     def signal(self, batch: Batch, needs: Needs) -> Signal:
         """What is asked for, without gradients."""
+        ...
+
+    def update(self, student: PreTrainedModel) -> None:
+        """After a step of the student: a teacher may follow it."""
         ...
 
 
@@ -40,6 +45,23 @@ class Told:
     """Share of the samples that the teacher was asked about, where a gate decides."""
 
 
+@dataclass(frozen=True)
+class Now:
+    """What a stage has decided about a step.
+
+    Attributes:
+        weights: the terms' weights.
+        progress: share of the stage that is done.
+        max_grad_norm: bound on the gradient's norm.
+        gradient_penalty: weight of the loss gradient's norm at the input; see `penalty.py`.
+    """
+
+    weights: Sequence[float]
+    progress: float
+    max_grad_norm: float
+    gradient_penalty: float = 0.0
+
+
 def optimizer_step(
     accelerator: Accelerator,
     wrapped: Any,
@@ -47,11 +69,7 @@ def optimizer_step(
     teacher: Teacher | None,
     optimizer: Any,
     batches: Sequence[Batch],
-    *,
-    weights: Sequence[float],
-    max_grad_norm: float,
-    progress: float = 0.0,
-    gradient_penalty: float = 0.0,
+    now: Now,
 ) -> Told:
     """Forward and backward over all micro-batches, then clip and step.
 
@@ -65,10 +83,7 @@ def optimizer_step(
         teacher: None where no term asks for one.
         optimizer: over the distiller's parameters.
         batches: this process's micro-batches; every process has as many.
-        weights: the terms' weights now.
-        max_grad_norm: bound on the gradient's norm.
-        progress: share of the stage that is done.
-        gradient_penalty: weight of the loss gradient's norm at the input; see `penalty.py`.
+        now: weights and the like.
 
     Raises:
         TrainingError: nothing to learn in the batch, or loss or gradient are not finite.
@@ -78,24 +93,23 @@ def optimizer_step(
     if not all(wanted):
         raise TrainingError("a batch holds no label to learn from", got=f"samples {', '.join(batches[0].ids[:3])}, ...")
     # Terms are weighed relative to the first one's units; the common factor stays outside of low precision.
-    relative = [weight * wanted[0] / n for weight, n in zip(weights, wanted, strict=True)]
+    relative = [weight * wanted[0] / n for weight, n in zip(now.weights, wanted, strict=True)]
     factor = accelerator.num_processes / wanted[0]  # the engine averages gradients over processes
     total: Any = 0.0
-    sums: list[Any] = [0.0] * len(weights)
+    sums: list[Any] = [0.0] * len(wanted)
     asked: float | None = None
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(wrapped):
             told = Signal() if teacher is None else teacher.signal(batch, distiller.asks_teacher)
-            loss, values = _forward_backward(
-                accelerator, wrapped, distiller, (batch, told, relative, progress), factor, gradient_penalty
-            )
+            call = (batch, told, relative, now.progress)
+            loss, values = _forward_backward(accelerator, wrapped, distiller, call, factor, now.gradient_penalty)
         total += loss.detach() / wanted[0]
         sums = [a + b / n for a, b, n in zip(sums, values.values(), wanted, strict=True)]
         if told.weights is not None:
             asked = (asked or 0.0) + float((told.weights > 0).sum())
     figures = accelerator.reduce(torch.stack([total, *sums]), "sum")
-    norm = accelerator.clip_grad_norm_(distiller.parameters(), max_grad_norm)
+    norm = accelerator.clip_grad_norm_(distiller.parameters(), now.max_grad_norm)
     if not (torch.isfinite(figures[0]) and torch.isfinite(norm)):
         raise _not_finite(figures[0], norm, batches)
     optimizer.step()

@@ -194,6 +194,8 @@ def test_wrong_inputs_are_refused(make: Callable[..., Any]) -> None:
         model.model()
     with pytest.raises(ModelError, match="needs a padding mask"):
         model.model(ids(1, 5), attention_mask=torch.ones(1, 1, 5, 5))
+    with pytest.raises(ModelError, match="DynamicCache for a decoder"):
+        model.model(ids(1, 5), past_key_values=transformers.DynamicCache())
 
 
 def test_losses_are_the_usual_ones(make: Callable[..., Any]) -> None:
@@ -204,3 +206,12 @@ def test_losses_are_the_usual_ones(make: Callable[..., Any]) -> None:
     model, labels = make(is_decoder=False), torch.tensor([0, 1])
     out = model(tokens, labels=labels)
     torch.testing.assert_close(out.loss, torch.nn.functional.cross_entropy(out.logits, labels))
+
+
+def test_new_weights_are_as_large_as_the_width_asks_for(make: Callable[..., Any]) -> None:
+    config = CompactConfig(hidden_size=64, num_attention_heads=2)
+    assert config.initializer_range == 64**-0.5
+    model = CompactForSequenceClassification(config)
+    assert model.model.layers[0].mlp.up_proj.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert model.model.layers[0].self_attn.summary.query.std().item() == pytest.approx(1, rel=0.2)
+    assert make(initializer_range=0.5).config.initializer_range == 0.5

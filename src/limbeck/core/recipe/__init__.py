@@ -5,6 +5,8 @@ Field names follow Hugging Face. There is no second configuration: the resolved 
 spelled out, is stored with the run.
 """
 
+from __future__ import annotations
+
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.job import Evaluate, Recipe, Report
 from limbeck.core.recipe.load import load_recipe

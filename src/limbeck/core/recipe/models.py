@@ -105,16 +105,17 @@ class Teacher(Model):
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:
+        together: list[Teacher] = [self, *self.also]
         for other in self.also:
             if other.also or other.is_moving:
                 raise ValueError("a teacher of `also` cannot be `moving-average` or have an `also` of its own")
         if self.combine == "domain":
-            named = [name for each in (self, *self.also) for name in each.domains]
+            named = [name for each in together for name in each.domains]
             if self.domain is None or not named:
                 raise ValueError("`combine: domain` needs `domain`, a column, and `domains` of the teachers")
             if repeated := {name for name in named if named.count(name) > 1}:
                 raise ValueError(f"two teachers have the domain {', '.join(sorted(repeated))}")
-            if sum(not each.domains for each in (self, *self.also)) > 1:
+            if sum(not each.domains for each in together) > 1:
                 raise ValueError("only one teacher can be asked about all other domains")
         return self
 

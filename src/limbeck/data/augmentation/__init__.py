@@ -1,5 +1,7 @@
 """Augmentation: samples changed at random, the same way for teacher and student; one part a file."""
 
+from __future__ import annotations
+
 from limbeck.data.augmentation._base import (
     SCHEME,
     Augmentation,

@@ -162,13 +162,8 @@ class CompactModel(CompactPreTrainedModel):
         Returns:
             `last_hidden_state`: an encoder's [B, T, D]; a decoder's [B, T, E], which the output matrix multiplies.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ModelError("a compact model needs either `input_ids` or `inputs_embeds`")
-        if kwargs.get("output_attentions"):
-            raise ModelError("a compact model makes no attention maps", fix="tap q_proj, k_proj and v_proj")
+        self._check(input_ids, attention_mask, past_key_values, inputs_embeds, bool(kwargs.get("output_attentions")))
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if attention_mask is not None and attention_mask.dim() != 2:
-            raise ModelError("a compact model needs a padding mask", got=list(attention_mask.shape), allowed="[B, T]")
         rows, length = x.shape[:2]
         if self.embed_in is not None:
             x = self.embed_in(x)
@@ -194,6 +189,20 @@ class CompactModel(CompactPreTrainedModel):
         if self.embed_out is not None:
             x = self.embed_out(x)
         return BaseModelOutputWithPast(last_hidden_state=x, past_key_values=past_key_values)
+
+    def _check(
+        self, input_ids: Any, attention_mask: Tensor | None, past: Any, inputs_embeds: Any, attentions: bool
+    ) -> None:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ModelError("a compact model needs either `input_ids` or `inputs_embeds`")
+        if attentions:
+            raise ModelError("a compact model makes no attention maps", fix="tap q_proj, k_proj and v_proj")
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ModelError("a compact model needs a padding mask", got=list(attention_mask.shape), allowed="[B, T]")
+        decodes = self.config.is_decoder
+        if past is not None and not (decodes and isinstance(past, CompactCache)):
+            got = f"{type(past).__name__} for {'a decoder' if decodes else 'an encoder'}"
+            raise ModelError("a decoder keeps its past in a CompactCache", got=got, fix="use_cache=True makes one")
 
     def _bias(self, layout: Layout, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Biases [H, S, K] by distance and [H, 2n - 1] by distance in segments."""

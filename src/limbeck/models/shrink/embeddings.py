@@ -5,6 +5,7 @@ V  rows of a table    D  width of the stream    E  embedding size    U  basis [D
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,7 @@ def factorise_embeddings(model: PreTrainedModel, embedding_size: int) -> PreTrai
 
         LayerNorm_D(x) * g + b  ~  diag(g) U LayerNorm_E(U'x) sqrt(e D / E) + b
 
-    with the share e of the variance that the basis keeps. It is equal where the tables lie
-    in E directions.
+    with the share e of the variance that the basis keeps. It is equal where the tables lie in E directions.
     (ELECTRA also has factorised embeddings, but a classifier with gelu in place of BERT's tanh.)
 
     Args:
@@ -78,11 +78,9 @@ def factorise(draft: Draft, embedding_size: int) -> PreTrainedModel:
     weights["encoder.embedding_hidden_mapping_in.weight"] = scale_D[:, None] * basis_DE
     weights["encoder.embedding_hidden_mapping_in.bias"] = shift_D
     for i, layer in enumerate(draft.layers()):
-        for old, new in _LAYER.items():
-            for kind in ("weight", "bias"):
-                weights[f"encoder.albert_layer_groups.{i}.albert_layers.0.{new}.{kind}"] = draft.weights[
-                    f"{layer}{old}.{kind}"
-                ]
+        group = f"encoder.albert_layer_groups.{i}.albert_layers.0."
+        for (old, new), kind in itertools.product(_LAYER.items(), ("weight", "bias")):
+            weights[f"{group}{new}.{kind}"] = draft.weights[f"{layer}{old}.{kind}"]
     for kind in ("weight", "bias"):
         weights[f"pooler.{kind}"] = draft.weights[f"{of}pooler.dense.{kind}"]
     weights = {f"{'albert.' if of else ''}{key}": value.float() for key, value in weights.items()}

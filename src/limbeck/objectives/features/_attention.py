@@ -89,7 +89,7 @@ def without_padding(rows_BTW: Tensor, real_BT: Tensor) -> Tensor:
 
 
 def log_softmax_over(scores_BATT: Tensor, seen: Tensor) -> Tensor:
-    """Log-probabilities over the keys that are seen; what stands for the others is finite and means nothing.
+    """Log-probabilities over the keys that are seen; for the others they are finite, and the probability is exactly 0.
 
     Args:
         scores_BATT: a score for each query and key.
@@ -98,10 +98,9 @@ def log_softmax_over(scores_BATT: Tensor, seen: Tensor) -> Tensor:
     return torch.log_softmax(scores_BATT.masked_fill(~seen, HIDDEN), dim=-1)
 
 
-def kl_over(teacher_BATT: Tensor, student_BATT: Tensor, seen: Tensor) -> Tensor:
-    """KL(teacher || student) of log-probabilities over the keys that are seen, averaged over heads: [B, T]."""
-    difference = (teacher_BATT - student_BATT).masked_fill(~seen, 0)
-    return (teacher_BATT.exp() * difference).sum(-1).mean(1)
+def kl_over(teacher_BATT: Tensor, student_BATT: Tensor) -> Tensor:
+    """KL(teacher || student) of log-probabilities from `log_softmax_over`, averaged over heads: [B, T]."""
+    return (teacher_BATT.exp() * (teacher_BATT - student_BATT)).sum(-1).mean(1)
 
 
 class RelationLoss(Compared):
@@ -120,9 +119,8 @@ class RelationLoss(Compared):
         told.check_same_text()
         check_lengths(student[0], teacher[0], self.pairs[place])
         real_BT, counts_BT = told.real(student[0]), told.counts(student[0])
-        seen_B11T = real_BT[:, None, None, :]
         values = [
-            kl_over(self._relation(y, place, real_BT), self._relation(x, place, real_BT), seen_B11T)
+            kl_over(self._relation(y, place, real_BT), self._relation(x, place, real_BT))
             for x, y in zip(student, teacher, strict=True)
         ]
         return (counts_BT * torch.stack(values).mean(0)).sum()

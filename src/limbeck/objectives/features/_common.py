@@ -41,12 +41,12 @@ class Told:
     @property
     def mask_BT(self) -> Tensor | None:
         """Which positions of the student's texts are real; None for pictures, which have no padding."""
-        return _mask(self.batch)
+        return self.batch.real
 
     @property
     def teacher_mask_BT(self) -> Tensor | None:
         """Which positions of the teacher's texts are real."""
-        return _mask(self.batch.teacher or self.batch)
+        return (self.batch.teacher or self.batch).real
 
     def counts(self, feature: Tensor) -> Tensor:
         """What each position of a layer counts, [B, P]: of a text, 1 if it is real and 0 if it is padding.
@@ -165,19 +165,6 @@ def _asked(context: Context, count: int, device: torch.device, dtype: torch.dtyp
 
 def _cut(feature: Tensor, rows: Tensor | None) -> Tensor:
     return feature if rows is None else feature[rows]
-
-
-def _mask(batch: Batch) -> Tensor | None:
-    mask = batch.inputs.get("attention_mask")
-    if mask is None:
-        return None
-    if mask.ndim != 2:
-        raise RecipeError(
-            "layers cannot be compared under a mask that hides single tokens: it does not say what is padding",
-            got=f"an attention mask of shape {tuple(mask.shape)}",
-            allowed="[batch, length]",
-        )
-    return mask.bool()
 
 
 def _positions(feature: Tensor) -> int:

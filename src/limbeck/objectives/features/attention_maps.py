@@ -143,7 +143,7 @@ class _Scores(Compared):
         if self.loss == "kl":
             logs = [log_softmax_over(scores, seen) for scores in (mine_BQTT, theirs_BUTT)]
             mine_log, theirs_log = [_mean_probability(x) if one_head else x for x in logs]
-            return (counts_BT * kl_over(theirs_log, mine_log, seen)).sum()
+            return (counts_BT * kl_over(theirs_log, mine_log)).sum()
         if one_head:
             mine_BQTT, theirs_BUTT = mine_BQTT.mean(1, keepdim=True), theirs_BUTT.mean(1, keepdim=True)
         squares = (mine_BQTT - theirs_BUTT).square() * seen

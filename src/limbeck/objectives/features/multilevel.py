@@ -118,9 +118,9 @@ class _Multilevel(Compared):
         self.term = term
         self.levels = {level: share for level, share in term.levels.items() if share}
         self.projectors.extend(projector_for(term.projector, pair) for pair in pairs)
-        self.log_variances_LM: nn.Parameter | None = None
-        if term.weighting == "uncertainty":
-            self.log_variances_LM = nn.Parameter(torch.zeros(len(self.levels), len(pairs)))
+        self.log_variances: nn.Parameter | None = None
+        if term.weighting == "uncertainty":  # a vector, because optimizers let matrices decay
+            self.log_variances = nn.Parameter(torch.zeros(len(self.levels) * len(pairs)))
 
     def compare(self, student: Sequence[Sequence[Tensor]], teacher: Sequence[Sequence[Tensor]], told: Told) -> Tensor:
         if "global" in self.levels:
@@ -129,10 +129,10 @@ class _Multilevel(Compared):
         compare = {"token": _tokens, "layer": self._means, "global": _batch}
         values_LM = torch.stack([torch.stack(compare[level](matches)) for level in self.levels])
         shares_L = values_LM.new_tensor(list(self.levels.values()))
-        if self.log_variances_LM is None:
+        if self.log_variances is None:
             each_L = values_LM @ self._weights(matches)
         else:
-            logs_LM = self.log_variances_LM.to(values_LM.dtype)
+            logs_LM = self.log_variances.to(values_LM.dtype).view_as(values_LM)
             each_L = ((torch.exp(-logs_LM) * values_LM + logs_LM) / 2).mean(1)
         return matches[0].counts_B.sum() * (shares_L * each_L).sum()
 

@@ -28,7 +28,7 @@ class Relations(FeatureTerm):
 
     relation_heads: int | None = Field(default=None, ge=1)
     """A, a divisor of both widths; left out: the teacher's number of attention heads."""
-    relations: tuple[Literal["query", "key", "value"], ...] = Field(default=("query", "key", "value"), min_length=1)
+    relations: list[Literal["query", "key", "value"]] = Field(default=["query", "key", "value"], min_length=1)
     """Which relations are learned."""
 
     def taps(self, path: str, model: nn.Module) -> tuple[str, ...]:

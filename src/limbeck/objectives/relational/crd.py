@@ -101,8 +101,7 @@ class _Contrast(nn.Module):
         self, mine_BD: Tensor, theirs_BE: Tensor, keys_B: Tensor, labels_B: Tensor, temperature: float
     ) -> Tensor:
         """Each sample's value, [B]."""
-        # A copy: the queue moves on before the backward pass.
-        all_ME = torch.cat([theirs_BE, self.queue_KE.to(theirs_BE.dtype, copy=True)])
+        all_ME = torch.cat([theirs_BE, self.queue_KE.to(theirs_BE.dtype)])  # a copy: the queue moves on
         scores_BM = unit(self.student(mine_BD)) @ unit(self.teacher(all_ME)).T / temperature
         keys_M, labels_M = torch.cat([keys_B, self.keys_K]), torch.cat([labels_B, self.labels_K])
         own_BM = torch.eye(len(keys_B), len(keys_M), dtype=torch.bool, device=keys_B.device)

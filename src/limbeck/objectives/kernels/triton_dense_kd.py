@@ -1,0 +1,58 @@
+"""The kernel of `dense_kd`; to be imported only where triton is installed.
+
+One program works on one row. Its first loop keeps running maxima and sums of exponentials of student and teacher, and
+the teacher's mean of how far the logits are apart; its second one writes the gradient. Everything between is float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(
+    logits, told, labels, hard_scale, soft_scale, hard_out, soft_out, stride, told_stride, classes, temperature,
+    WRITE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Values of cross-entropy and T^2 KL of one row; with WRITE the gradient goes where the student's logits were."""
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * stride
+    told += row * told_stride
+    label = tl.load(labels + row)
+    labelled = tl.load(logits + label).to(tl.float32)
+    top, told_top = -float("inf"), -float("inf")
+    total, soft_total, told_total, apart = 0.0, 0.0, 0.0, 0.0
+    for start in range(0, classes, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        inside = place < classes
+        z = tl.load(logits + place, mask=inside, other=-float("inf")).to(tl.float32)
+        t = tl.load(told + place, mask=inside, other=-float("inf")).to(tl.float32)
+        new_top = tl.maximum(top, tl.max(z, 0))
+        total = total * tl.exp(top - new_top) + tl.sum(tl.exp(z - new_top), 0)
+        shrink = tl.exp((top - new_top) / temperature)
+        soft_total = soft_total * shrink + tl.sum(tl.exp((z - new_top) / temperature), 0)
+        top = new_top
+        new_top = tl.maximum(told_top, tl.max(t, 0))
+        shrink = tl.exp((told_top - new_top) / temperature)
+        power = tl.exp((t - new_top) / temperature)
+        apart = apart * shrink + tl.sum(tl.where(inside, power * (t - z), 0.0), 0)
+        told_total = told_total * shrink + tl.sum(power, 0)
+        told_top = new_top
+    log_total, soft_log, told_log = tl.log(total), tl.log(soft_total), tl.log(told_total)
+    tl.store(hard_out + row, log_total - (labelled - top))
+    kl = (apart / told_total - (told_top - top)) / temperature - told_log + soft_log
+    tl.store(soft_out + row, temperature * temperature * kl)
+    if WRITE:
+        hard = tl.load(hard_scale + row)
+        soft = tl.load(soft_scale + row) * temperature
+        for start in range(0, classes, BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            inside = place < classes
+            z = tl.load(logits + place, mask=inside, other=-float("inf")).to(tl.float32)
+            t = tl.load(told + place, mask=inside, other=-float("inf")).to(tl.float32)
+            mine = tl.exp((z - top) / temperature - soft_log)
+            slope = hard * tl.exp(z - top - log_total)
+            slope += soft * (mine - tl.exp((t - told_top) / temperature - told_log))
+            slope -= tl.where(place == label, hard, 0.0)
+            tl.store(logits + place, slope.to(logits.dtype.element_ty), mask=inside)
