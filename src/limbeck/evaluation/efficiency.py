@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 WARM_UP = 5
 
 
-def weight_bytes(model: PreTrainedModel) -> int:
+def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of all weights in memory, tied ones once."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 

@@ -10,11 +10,12 @@ import torch
 
 from limbeck.core.errors import DataError
 from limbeck.core.progress import bar
-from limbeck.core.types import IGNORE, Dense, Head, Needs, Sample
+from limbeck.core.types import IGNORE, Batch, Dense, Head, Needs, Sample
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.tasks import Codec, Feature
+from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,8 +26,17 @@ Columns = dict[str, list[Any]]
 """Predictions by column; every column is as long as `id`."""
 
 
+def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
+    """What a classifier, or an ensemble of classifiers, says of a batch."""
+    dist = model(batch) if isinstance(model, EnsembleModel) else signal(model, batch, Needs(dist=True)).dist
+    assert isinstance(dist, Dense), "a classifier gives logits"
+    return dist
+
+
 @torch.no_grad()
-def classify(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], batch_size: int, title: str) -> Columns:
+def classify(
+    model: PreTrainedModel | EnsembleModel, codec: Codec, features: Sequence[Feature], batch_size: int, title: str
+) -> Columns:
     """A classifier's answer to every row: id, target, prediction, correct, confidence, nll, probabilities."""
     assert codec.label_names is not None
     names, found = codec.label_names, {}
@@ -35,9 +45,7 @@ def classify(model: PreTrainedModel, codec: Codec, features: Sequence[Feature], 
         task = progress.add_task(title, total=len(features), figures="")
         for part in _batches(features, batch_size):
             batch = codec.collate(part).to(device)
-            dist = signal(model, batch, Needs(dist=True)).dist
-            assert isinstance(dist, Dense)
-            logits = dist.logits.float()
+            logits = says(model, batch).logits.float()
             for feature, row, label in zip(part, logits.log_softmax(-1).cpu(), batch.labels.tolist(), strict=True):
                 found[feature.id] = (row, label)
             progress.update(task, advance=len(part))

@@ -61,16 +61,13 @@ def distribution_loss(
         chunk_bytes: bound on one chunk's logits.
 
     Returns:
-        The total, a scalar that carries gradients to `student` and `learned`, and each term's sum without the term's
-        weight, detached.
+        The total, with gradients for `student` and `learned`, and each term's sum without its weight, detached.
 
     Raises:
         RecipeError: a term cannot work with what the teacher gives.
         DataError: a blended sample lacks its second label.
         ModelError: a recorded teacher names a class that the student does not have.
     """
-    asking = [term for term in terms if term.asks_teacher]
-    _refuse_unfit(asking, teacher)
     keep = labels != IGNORE if row_weights is None else (labels != IGNORE) & (row_weights != 0)
     flat = keep.flatten()
     given = _rows(student, flat)
@@ -81,14 +78,13 @@ def distribution_loss(
         terms,
         weights,
         labels.flatten()[flat],
-        _told(teacher, flat, given, shared, say_N) if asking else None,
+        _told(_needed(terms, teacher), flat, given, shared, say_N),
         chunk_bytes,
         None if row_weights is None else row_weights.flatten()[flat].to(exact),
         say_N,
         shared,
         progress,
-        None if blend is None else _second_labels(blend, keep),
-        None if blend is None else _spread(blend.share, labels, flat, exact),
+        *_blended(blend, labels, keep, exact),
         learned or {},
     )
     total, sums = _evaluate(given, rows, exact)
@@ -143,7 +139,9 @@ def _told(
     return Head(values, given.weight.detach(), None if given.bias is None else given.bias.detach())
 
 
-def _refuse_unfit(asking: Sequence[DistributionTerm], teacher: Dist | None) -> None:
+def _needed(terms: Sequence[DistributionTerm], teacher: Dist | None) -> Dist | None:
+    """The teacher if a term asks for it; refused if one cannot work with what it gives."""
+    asking = [term for term in terms if term.asks_teacher]
     for term in asking:
         if teacher is None:
             raise RecipeError(f"{term.label} asks for a teacher", got="none")
@@ -160,13 +158,19 @@ def _refuse_unfit(asking: Sequence[DistributionTerm], teacher: Dist | None) -> N
                 allowed="terms whose gradient is linear in the teacher's probabilities, such as kl",
                 fix="take kl, or record the teacher's likeliest classes instead",
             )
+    return teacher if asking else None
 
 
-def _second_labels(blend: Blend, keep: Tensor) -> Tensor:
+def _blended(
+    blend: Blend | None, labels: Tensor, keep: Tensor, exact: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """The second labels of the rows that count, and their shares."""
+    if blend is None:
+        return None, None
     second_N = blend.labels[keep]
     if (second_N == IGNORE).any():
         raise DataError(
             "a sample that was blended of two has a label in only one of them",
             fix="blend only samples of one label each",
         )
-    return second_N
+    return second_N, _spread(blend.share, labels, keep.flatten(), exact)

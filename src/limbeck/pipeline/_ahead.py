@@ -2,23 +2,73 @@
 
 from __future__ import annotations
 
-from limbeck.core.errors import ModelError
+import importlib.util
+
+import torch
+
+from limbeck.core.errors import MissingExtra, ModelError, RecipeError
+from limbeck.core.recipe import Recipe
+from limbeck.core.recipe.training import asking
 from limbeck.models.load import load_config
+from limbeck.objectives import DistributionTerm
 from limbeck.pipeline._job import RunJob
-from limbeck.pipeline._teaching import all_teachers
+from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
+from limbeck.tasks.causal_lm import CausalLM
 from limbeck.training.engine import micro_batch, processes
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """What the recipe alone tells: before another recipe is run for its teacher.
+
+    Raises:
+        LimbeckError: the run would fail later.
+    """
+    teachers, training = all_teachers(recipe.teacher), recipe.training
+    for stage in [*recipe.stages, *(each.finetune for each in teachers if each.finetune is not None)]:
+        micro_batch(stage, processes().num_processes, f"stage {stage.name}")
+        if stage.gradient_penalty and training.precision != "fp32":
+            what = f"stage {stage.name}: a gradient penalty is a difference too small for {training.precision}"
+            raise RecipeError(what, fix="training.precision=fp32")
+    for stage in recipe.stages:
+        if stage.gate is not None and not asking(stage):
+            raise RecipeError(f"stage {stage.name} has a gate, but none of its terms asks a teacher")
+        if stage.augment and any(each.remember for each in teachers):
+            what = f"stage {stage.name}: a teacher cannot remember samples that are augmented"
+            raise RecipeError(what, fix="teacher.remember=false")
+    _check_tokenizers(recipe)
+    if training.precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
+    if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:
+        raise MissingExtra("student.lora", "lora")
+
+
+def _check_tokenizers(recipe: Recipe) -> None:
+    """Where a term matches stretches of text, tokenizers differ, and no other term can go token by token."""
+    terms = [term for stage in recipe.stages for term in stage.terms]
+    if not any(getattr(term, "matches_text", False) for term in terms):
+        return
+    if by_token := [t.type() for t in terms if isinstance(t, DistributionTerm) and t.asks_teacher]:
+        what = "tokenizers differ, so that these terms have nothing to compare position by position"
+        raise RecipeError(what, got=", ".join(by_token), allowed="likelihood_matching, and terms that ask no teacher")
+    if type(recipe.task) is not CausalLM or len(all_teachers(recipe.teacher)) != 1:
+        raise ModelError(
+            "likelihoods of stretches are matched between language models, with one teacher",
+            got=f"{recipe.task.type()}, {len(all_teachers(recipe.teacher))} teachers",
+        )
+    if recipe.student.model == "from-teacher":
+        raise ModelError("a student cut from its teacher has its tokenizer; take `kl` instead of likelihood_matching")
+
+
 def check_ahead(job: RunJob) -> None:
-    """Batch sizes of every stage, the student's config, and the layers that it takes from its teacher.
+    """What models' configs and rows tell: layers that the student takes from its teacher, domains, and the like.
 
     Raises:
         LimbeckError: the run would fail later, after the teacher's training.
     """
     recipe = job.recipe
-    teachers = all_teachers(recipe.teacher)
-    for stage in [*recipe.stages, *(each.finetune for each in teachers if each.finetune is not None)]:
-        micro_batch(stage, processes().num_processes, f"stage {stage.name}")
+    if recipe.teacher is not None and recipe.teacher.combine == "domain":
+        tested = job.splits.test if recipe.evaluate.split == "test" else job.splits.validation
+        routes(recipe.teacher, [*trained_rows(job, recipe.stages), *tested])
     if recipe.student.model != "from-teacher":
         load_config(recipe.student)
         return

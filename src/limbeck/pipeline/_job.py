@@ -51,16 +51,25 @@ class RunJob:
     def label_names(self) -> tuple[str, ...] | None:
         """The classes, in the order of a ready teacher if there is one, else as the data has them."""
         names, teacher = self.splits.label_names, self.recipe.teacher
-        if names is None or teacher is None or teacher.finetune is not None or teacher.is_moving:
+        if names is None or teacher is None or teacher.is_moving:
             return names
-        known = class_names(load_config(teacher))
-        if set(known) != set(names):
-            raise ModelError(
-                f"the teacher '{teacher.model}' knows other classes than the data",
-                got=f"teacher: {', '.join(known[:6])} ({len(known)}); data: {', '.join(names[:6])} ({len(names)})",
-                fix="train it on the data's classes first: teacher.finetune.epochs=3",
-            )
-        return known
+        order = None
+        for each in (each for each in (teacher, *teacher.also) if each.finetune is None):
+            known = class_names(load_config(each))
+            if set(known) != set(names):
+                raise ModelError(
+                    f"the teacher '{each.model}' knows other classes than the data",
+                    got=f"teacher: {', '.join(known[:6])} ({len(known)}); data: {', '.join(names[:6])} ({len(names)})",
+                    fix="train it on the data's classes first: teacher.finetune.epochs=3",
+                )
+            if order is not None and known != order:
+                raise ModelError(
+                    "the teachers have their classes in different orders",
+                    got=f"{', '.join(order[:6])} and {', '.join(known[:6])} ('{each.model}')",
+                    fix="train one of them further in this run: finetune.epochs=1",
+                )
+            order = known
+        return order or names
 
     def data_inputs(self, data: Data | None = None, *, training: bool = True) -> dict[str, Any]:
         """What a step that reads rows depends on; training knows nothing of test rows or of how answers are graded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,11 +13,12 @@ from limbeck.alignment.vocabulary import Shared, refuse_unshared_inputs, shared_
 from limbeck.core.artifacts import write_json
 from limbeck.core.errors import ModelError
 from limbeck.core.progress import show
-from limbeck.core.types import Batch
-from limbeck.models.shrink import ShrinkPlan, as_rich, parameter_table, save_token_map, shrink, teacher_ids
+from limbeck.core.types import IGNORE, Batch, Sample
+from limbeck.models.compact.convert import from_pretrained_model
+from limbeck.models.shrink import ShrinkPlan, Shrunk, as_rich, parameter_table, save_token_map, shrink, teacher_ids
 from limbeck.models.shrink.table import Row
 from limbeck.pipeline._job import RunJob
-from limbeck.pipeline._teaching import Read
+from limbeck.pipeline._teaching import Read, all_teachers, trained_rows
 from limbeck.tasks import Codec
 from limbeck.tasks._paired import PairedCodec
 from limbeck.tasks.causal_lm import CausalCodec
@@ -48,6 +49,11 @@ class NewStudent:
     adapted: bool = False
     table: Sequence[Row] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def head_rows(self) -> Tensor | None:
+        """Of a language model with a trimmed vocabulary, the rows of the teacher's output matrix that it kept."""
+        return None if self.model.get_output_embeddings() is None else self.token_map
 
     def finish(self) -> None:
         """After the training: a plain model again."""
@@ -92,31 +98,27 @@ def make_student(job: RunJob, read: Sequence[Read], name: str) -> NewStudent:
 def _new(job: RunJob, read: Sequence[Read]) -> NewStudent:
     spec = job.recipe.student
     processor = job.processor(spec, read[0][1].processor if read else None)
-    for _, other in read:
-        if not job.task.same_reading(processor, other.processor):
-            raise ModelError(
-                "student and teacher read the same row differently (tokenizer or image processor)",
-                got=f"student {spec.model or 'from a config'}, teacher {job.recipe.teacher}",
-                fix="student.tokenizer=THE TEACHER'S",
-            )
+    _refuse_other_reading(job, processor, read, f"student {spec.model or 'from a config'}")
     codec = job.task.codec(processor, job.label_names)
     if terms := [t for stage in job.recipe.stages for t in stage.terms if getattr(t, "matches_text", False)]:
-        codec = _paired(job, codec, read, max(term.longest for term in terms))  # type: ignore[attr-defined]
+        codec = _paired(codec, read, max(term.longest for term in terms))  # type: ignore[attr-defined]
     return NewStudent(job.new_model(spec, codec, trained=True, new_head=True), codec)
 
 
-def _paired(job: RunJob, codec: Codec, read: Sequence[Read], longest: int) -> Codec:
+def _refuse_other_reading(job: RunJob, processor: Any, read: Sequence[Read], who: str) -> None:
+    for (_, other), spec in zip(read, all_teachers(job.recipe.teacher), strict=True):
+        if not job.task.same_reading(processor, other.processor):
+            raise ModelError(
+                "student and teacher read the same row differently (tokenizer or image processor)",
+                got=f"{who}, teacher {spec.model or 'from a config'}",
+                fix="student.tokenizer=THE TEACHER'S",
+            )
+
+
+def _paired(codec: Codec, read: Sequence[Read], longest: int) -> Codec:
     """A codec that reads each text with the student's tokenizer and with the teacher's."""
-    if type(codec) is not CausalCodec or len(read) != 1:
-        raise ModelError(
-            "likelihoods of stretches are matched between language models, with one teacher",
-            got=f"{job.task.type()}, {len(read)} teachers",
-        )
-    asking = [t.type() for stage in job.recipe.stages for t in stage.terms if getattr(t, "asks_teacher", False)]
-    if other := [name for name in asking if name != "likelihood_matching"]:
-        what = "tokenizers differ, so that these terms have nothing to compare position by position"
-        raise ModelError(what, got=", ".join(other), allowed="likelihood_matching, and terms that ask no teacher")
     teacher = read[0][1]
+    assert isinstance(codec, CausalCodec), "check_recipe refuses other tasks"
     assert isinstance(teacher, CausalCodec)
     return PairedCodec(codec.processor, teacher, longest)
 
@@ -125,14 +127,19 @@ def _cut(job: RunJob, read: Sequence[Read], name: str) -> NewStudent:
     """A student that is cut from the first teacher."""
     spec, asked = job.recipe.student, job.recipe.teacher
     given, codec = read[0]
+    _refuse_other_reading(job, codec.processor, read, "the first teacher, which the student is cut from")
     if name == "baseline" and asked is not None and asked.finetune is not None:
         # What the teacher learned here is the teacher's; without it there is only the model it began as.
         given = job.new_model(asked, codec, trained=True, new_head=True)
     used: set[int] = set()
     if spec.vocabulary is not None:
-        rows = [each for stage in job.recipe.stages for each in job.stage_rows(stage).train]
-        used = {i for feature in codec.encode(rows).features for i in feature.values.get("input_ids", ())}
-    cut = shrink(given, codec.processor, ShrinkPlan(**spec.cuts), used)
+        used = _used_ids(codec, trained_rows(job, job.recipe.stages))
+    cut = Shrunk(given, codec.processor, None, ())
+    if spec.cuts:
+        cut = shrink(given, codec.processor, ShrinkPlan(**spec.cuts), used)
+    if spec.compact is not None:
+        model, report = from_pretrained_model(cut.model, **spec.compact)
+        cut = replace(cut, model=model, notes=(*cut.notes, *str(report).splitlines()))
     table = parameter_table(given, cut.model)
     show(as_rich(table))
     student = cut.model.float()
@@ -147,6 +154,25 @@ def _cut(job: RunJob, read: Sequence[Read], name: str) -> NewStudent:
     return NewStudent(student, own, translate, token_map, table=table, notes=cut.notes)
 
 
+def _used_ids(codec: Codec, rows: Sequence[Sample]) -> set[int]:
+    """Every token that is read or learned; the last one of a row is only learned."""
+    used: set[int] = set()
+    for feature in codec.encode(rows).features:
+        used.update(feature.values.get("input_ids", ()))
+        if isinstance(codec, CausalCodec):
+            used.update(i for i in feature.values["labels"] if i != IGNORE)
+    return used
+
+
+def _trimmed(head_rows: Tensor, read: Sequence[Read]) -> Shared:
+    """Every row of the student is one of the teachers', which are asked about these alone."""
+    if any(codec.processor.get_vocab() != read[0][1].processor.get_vocab() for _, codec in read[1:]):
+        raise ModelError("the student's vocabulary is trimmed, and its teachers have different ones")
+    given = read[0][0].config.get_text_config().vocab_size
+    note = f"the teacher speaks over the {len(head_rows):,} of its {given:,} vocabulary rows that the student kept"
+    return Shared(None, f"{note}, renormalised")
+
+
 def share_vocabulary(job: RunJob, made: NewStudent, read: Sequence[Read], stages: Sequence[StageJob]) -> Shared:
     """Compare the vocabularies of language models; classifiers share their classes by name.
 
@@ -157,6 +183,8 @@ def share_vocabulary(job: RunJob, made: NewStudent, read: Sequence[Read], stages
         return Shared(
             None, f"{made.codec.coverage:.1%} of the answers' tokens are in stretches that both tokenizers cut"
         )
+    if made.head_rows is not None:
+        return _trimmed(made.head_rows, read)
     found: list[Shared] = []
     for teacher, teacher_codec in read:
         heads = made.model.get_output_embeddings(), teacher.get_output_embeddings()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.core.artifacts import Artifact
-from limbeck.core.errors import DataError, ModelError
-from limbeck.core.recipe import Teacher
+from limbeck.core.errors import DataError
+from limbeck.core.recipe import Stage, Teacher
+from limbeck.core.recipe.training import asking
 from limbeck.core.types import Sample
 from limbeck.models.heads import check_head
 from limbeck.models.load import folder_digest
@@ -19,7 +20,6 @@ from limbeck.tasks import Codec
 from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.local import LocalTeacher, MovingTeacher
 from limbeck.teachers.remembering import RememberingTeacher, memory_of
-from limbeck.training.loop import StageJob
 from limbeck.training.step import Teacher as Teaching
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ def load_teachers(job: RunJob, prepared: Artifact | None) -> list[Read]:
 
 
 def make_teacher(
-    job: RunJob, read: Sequence[Read], student: PreTrainedModel, stages: Sequence[StageJob], codec: Codec
+    job: RunJob,
+    read: Sequence[Read],
+    student: PreTrainedModel,
+    stages: Sequence[Stage],
+    vocabulary: Tensor | None = None,
 ) -> Teaching | None:
     """The teacher of a student's training, or None where no term asks for one.
 
@@ -56,15 +60,15 @@ def make_teacher(
         job: the run.
         read: the teachers' models, from `load_teachers`.
         student: the model that learns.
-        stages: what it learns, with rows.
-        codec: makes the student's batches.
+        stages: what it learns.
+        vocabulary: the teacher's id of each token of a student whose vocabulary was trimmed.
 
     Raises:
         ModelError: a teacher changes its logits after the head.
         DataError: a row's domain has no teacher.
     """
     spec = job.recipe.teacher
-    if spec is None or not any(getattr(t, "asks_teacher", False) for each in stages for t in each.stage.terms):
+    if spec is None or not any(map(asking, stages)):
         return None
     nn.Module.to(student, device())
     if spec.is_moving:
@@ -72,23 +76,42 @@ def make_teacher(
     for model, own in read:
         few = own.collate(own.encode(job.splits.train[:1]).features).to(device())
         check_head(model, few, "the teacher")
-    members = [_member(model, each) for (model, _), each in zip(read, all_teachers(spec), strict=True)]
-    if len(members) == 1:
-        return members[0]
-    weights = [each.weight for each in all_teachers(spec)]
-    return EnsembleTeacher(members, spec.combine, weights, _routes(job, spec, stages))
+    alone = len(read) == 1
+    members = [
+        _member(model, each, vocabulary, alone) for (model, _), each in zip(read, all_teachers(spec), strict=True)
+    ]
+    return members[0] if alone else together(spec, members, trained_rows(job, stages))
 
 
-def _member(model: PreTrainedModel, spec: Teacher) -> LocalTeacher:
+def _member(model: PreTrainedModel, spec: Teacher, vocabulary: Tensor | None, alone: bool) -> LocalTeacher:
     if not spec.remember:
-        return LocalTeacher(model, device())
+        return LocalTeacher(model, device(), vocabulary)
     folder = Path(str(model.name_or_path))
-    memory = memory_of(folder_digest(folder)) if folder.is_dir() and not spec.also else None
-    return RememberingTeacher(model, device(), memory)
+    memory = memory_of(folder_digest(folder)) if alone and folder.is_dir() else None
+    return RememberingTeacher(model, device(), memory, vocabulary)
 
 
-def _routes(job: RunJob, spec: Teacher, stages: Sequence[StageJob]) -> dict[str, int]:
-    """By sample id, the teacher that knows the sample's domain."""
+def together(spec: Teacher, members: Sequence[LocalTeacher], rows: Iterable[Sample]) -> EnsembleTeacher:
+    """Several teachers as one.
+
+    Args:
+        spec: the first teacher's section, which says how they teach together.
+        members: the teachers.
+        rows: all that they will be asked about.
+
+    Raises:
+        DataError: a row's domain has no teacher.
+    """
+    weights = [each.weight for each in all_teachers(spec)]
+    return EnsembleTeacher(members, spec.combine, weights, routes(spec, rows))
+
+
+def routes(spec: Teacher, rows: Iterable[Sample]) -> dict[str, int]:
+    """By sample id, the place of the teacher that knows the sample's domain; empty unless domains decide.
+
+    Raises:
+        DataError: a row's domain has no teacher.
+    """
     if spec.combine != "domain":
         return {}
     assert spec.domain is not None
@@ -97,10 +120,15 @@ def _routes(job: RunJob, spec: Teacher, stages: Sequence[StageJob]) -> dict[str,
     for i, each in enumerate(all_teachers(spec)):
         by_domain |= dict.fromkeys(each.domains, i)
         rest = rest if each.domains else i
-    routes: dict[str, int] = {}
-    for sample in _rows(job, stages):
+    found_by_id: dict[str, int] = {}
+    for sample in rows:
         if spec.domain not in sample.meta:
-            raise DataError(f"a row has no '{spec.domain}', which should say its domain", got=sample.id)
+            raise DataError(
+                f"a row has no '{spec.domain}', which should say its domain",
+                got=sample.id,
+                allowed=", ".join(map(str, sample.meta)) or "no column is left that could say it",
+                fix="teacher.domain=COLUMN",
+            )
         found = by_domain.get(str(sample.meta[spec.domain]), rest)
         if found is None:
             raise DataError(
@@ -109,21 +137,10 @@ def _routes(job: RunJob, spec: Teacher, stages: Sequence[StageJob]) -> dict[str,
                 allowed=", ".join(by_domain),
                 fix="a teacher without `domains` takes all others",
             )
-        routes[sample.id] = found
-    return routes
+        found_by_id[sample.id] = found
+    return found_by_id
 
 
-def _rows(job: RunJob, stages: Sequence[StageJob]) -> list[Sample]:
-    own = [job.splits if each.stage.data is None else job.stage_splits(each.stage.data) for each in stages]
-    return [sample for splits in own for sample in splits.train]
-
-
-def refuse_other_classes(job: RunJob, read: Sequence[Read]) -> None:
-    """Make sure that all teachers have the same classes in the same order.
-
-    Raises:
-        ModelError: they have not.
-    """
-    for _, codec in read[1:]:
-        if codec.label_names != read[0][1].label_names:
-            raise ModelError("the teachers have different classes", got=f"{codec.label_names} and {job.label_names}")
+def trained_rows(job: RunJob, stages: Sequence[Stage]) -> list[Sample]:
+    """The training rows of some stages."""
+    return [sample for each in stages for sample in job.stage_rows(each).train]

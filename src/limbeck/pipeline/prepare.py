@@ -31,12 +31,13 @@ def prepare(job: RunJob) -> Artifact | None:
     inputs: dict[str, Any] = {"teacher": model_inputs(teachers[0])}
     if len(teachers) > 1:
         inputs["also"] = [model_inputs(each) for each in teachers[1:]]
-    for each in teachers:
-        if each.finetune is not None:
-            own = each.finetune.data
-            inputs |= {**job.data_inputs(own), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
-            if own is not None:  # its rows are its own, but its classes are the recipe's
-                inputs["classes"] = job.label_names
+    trained = [each.finetune for each in teachers if each.finetune is not None]
+    if trained:
+        inputs |= {**job.data_inputs(trained[0].data), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}
+        if others := [each.data for each in trained[1:] if each.data != trained[0].data]:
+            inputs["further_rows"] = [job.data_inputs(data) for data in others]
+        if any(each.data is not None for each in trained):  # rows are a teacher's own, but its classes the recipe's
+            inputs["classes"] = job.label_names
     return job.step("prepare", inputs, {}, lambda folder: _work(job, folder), together=True)
 
 
@@ -51,7 +52,10 @@ def _one(job: RunJob, teacher: Teacher, folder: Path, place: int) -> dict[str, A
     told: dict[str, Any] = {"model": asdict(origin(teacher)), "notes": []}
     if teacher.finetune is None:
         return told
-    codec = job.task.codec(job.processor(teacher), job.label_names)
+    first = all_teachers(recipe.teacher)[0]
+    # A further teacher from a config, with no tokenizer of its own, reads as the first one does.
+    processor = job.processor(teacher, None if place == 0 else job.processor(first))
+    codec = job.task.codec(processor, job.label_names)
     model = job.new_model(teacher, codec, trained=True, new_head=True)
     codec = codec.prepare(model)
     stage = job.stage_job(teacher.finetune, codec, model)

@@ -12,6 +12,7 @@ from limbeck.core.artifacts import Artifact, locked, write_json
 from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.progress import is_main_process, say
 from limbeck.core.recipe import Recipe, Teacher, dump_recipe, load_recipe
+from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.evaluate import evaluate
 from limbeck.pipeline.prepare import prepare
@@ -45,7 +46,7 @@ class Result:
         return float(found[0])
 
 
-def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) -> Result:
+def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False, taught: tuple[Path, ...] = ()) -> Result:
     """Bring a recipe's run up to date, as far as a step.
 
     Every step is skipped when nothing it depends on has changed, and goes on where it was killed. `recipe.json`
@@ -55,6 +56,7 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
         recipe: what to do.
         until: the last step: prepare, train, evaluate or report.
         force: do all steps again.
+        taught: the outputs of the recipes that this one's student is to teach.
 
     Raises:
         LimbeckError: see `limbeck.core.errors`.
@@ -66,7 +68,8 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
             allowed=", ".join(STEPS),
             fix=f"did you mean '{guess}'?" if guess else "until='report'",
         )
-    job, output = RunJob(_with_taught(recipe, force), force), recipe.output
+    check_recipe(recipe)
+    job, output = RunJob(_with_taught(recipe, force, taught), force), recipe.output
     with locked(output) if is_main_process() else nullcontext():
         if is_main_process() and not (output / "recipe.json").exists():
             write_json(output / "recipe.json", dump_recipe(recipe))
@@ -82,27 +85,28 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False) ->
     )
 
 
-def _with_taught(recipe: Recipe, force: bool) -> Recipe:
+def _with_taught(recipe: Recipe, force: bool, taught: tuple[Path, ...]) -> Recipe:
     """The recipe with the student of another recipe in the place of each teacher that is given by one.
 
     Raises:
-        RecipeError: a recipe teaches itself.
+        RecipeError: a recipe teaches itself, by itself or by way of others.
     """
     if recipe.teacher is None:
         return recipe
+    waiting = (*taught, recipe.output.resolve())
 
-    def taught(teacher: Teacher) -> Teacher:
+    def ready(teacher: Teacher) -> Teacher:
         if teacher.recipe is None:
             return teacher
         other = load_recipe(teacher.recipe)
-        if other.output.resolve() == recipe.output.resolve():
+        if other.output.resolve() in waiting:
             raise RecipeError("a recipe cannot be its own teacher", got=teacher.recipe, fix="another output")
         say(f"[bold]the teacher's own recipe[/bold]: {teacher.recipe}")
-        student = run_recipe(other, until="train", force=force).student
+        student = run_recipe(other, until="train", force=force, taught=waiting).student
         return teacher.model_copy(update={"recipe": None, "model": str(student)})
 
-    teacher = taught(recipe.teacher)
-    teacher = teacher.model_copy(update={"also": [taught(each) for each in teacher.also]})
+    teacher = ready(recipe.teacher)
+    teacher = teacher.model_copy(update={"also": [ready(each) for each in teacher.also]})
     return recipe.model_copy(update={"teacher": teacher})
 
 

@@ -15,7 +15,7 @@ from limbeck.models.load import check_length, origin, parameters
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.pipeline._job import RunJob, model_inputs
 from limbeck.pipeline._student import make_student, share_vocabulary
-from limbeck.pipeline._teaching import load_teachers, make_teacher, refuse_other_classes
+from limbeck.pipeline._teaching import load_teachers, make_teacher
 from limbeck.tasks import Codec
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.training.loop import Job, train
@@ -82,7 +82,6 @@ class _Training:
     def work(self, folder: Path) -> Mapping[str, Any]:
         job, recipe = self.job, self.job.recipe
         read = load_teachers(job, self.prepared)
-        refuse_other_classes(job, read)
         made = make_student(job, read, self.name)
         student, codec = made.model, made.codec
         self._check_answers(student, codec)
@@ -96,7 +95,7 @@ class _Training:
             training=recipe.training,
             seed=recipe.seed,
             unit=job.task.unit,
-            teacher=make_teacher(job, read, student, stages, codec),
+            teacher=make_teacher(job, read, student, self.stages, made.head_rows),
             shared=shared.ids,
             translate=made.translate,
             logs=job.output / "logs",
@@ -130,5 +129,6 @@ class _Training:
         if spec.model != "from-teacher":
             return asdict(origin(spec))
         told = {} if self.prepared is None else dict(self.prepared.manifest["model"])
-        cuts = ", ".join(f"{name} {value}" for name, value in spec.cuts.items())
+        made = {**spec.cuts, **({} if spec.compact is None else {"compact": spec.compact})}
+        cuts = ", ".join(f"{name} {value}" for name, value in made.items())
         return {**told, "name": f"{cuts} of {told.get('name')}"}

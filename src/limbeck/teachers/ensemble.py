@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.core.errors import DataError
 from limbeck.core.types import Batch, Dense, Dist, Mixture, Needs, Signal
@@ -88,6 +88,25 @@ class EnsembleTeacher:
             dists.append(spread(_dist(member, batch.rows(asked)), asked, len(batch.ids)))
         log_weights_BM = torch.nn.functional.one_hot(member_B, len(self.members)).float().log()
         return _mixture(dists, log_weights_BM)
+
+
+class EnsembleModel(nn.Module):
+    """Classifiers that teach together, evaluated like one model: it has all their parameters.
+
+    Args:
+        teacher: the ensemble.
+    """
+
+    def __init__(self, teacher: EnsembleTeacher):
+        super().__init__()
+        self.teacher = teacher
+        self.models = nn.ModuleList(member.model for member in teacher.members)
+
+    def forward(self, batch: Batch) -> Dist:
+        """What the ensemble says of a batch."""
+        dist = self.teacher.signal(batch, Needs(dist=True)).dist
+        assert dist is not None
+        return dist
 
 
 def _dist(member: LocalTeacher, batch: Batch) -> Dist:

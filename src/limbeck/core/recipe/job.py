@@ -80,9 +80,7 @@ class Recipe(Section):
         shared = {k: v for k, v in dict(training).items() if k in Optimization.model_fields}
         if isinstance(data.get("stages"), list):
             data["stages"] = [{**shared, **s} if isinstance(s, Mapping) else s for s in data["stages"]]
-        teacher = data.get("teacher")
-        if isinstance(teacher, Mapping) and isinstance(teacher.get("finetune"), Mapping):
-            data["teacher"] = {**teacher, "finetune": {**shared, **teacher["finetune"]}}
+        data["teacher"] = _inheriting(data.get("teacher"), shared)
         return data
 
     @model_validator(mode="after")
@@ -100,3 +98,15 @@ class Recipe(Section):
         elif self.teacher.is_moving and self.student.model == "from-teacher":
             raise ValueError("the student is `from-teacher`, but the teacher is the student's own past")
         return self
+
+
+def _inheriting(teacher: Any, shared: Mapping[str, Any]) -> Any:
+    """A teacher's section, and those of its `also`, whose fine-tuning starts from what is shared."""
+    if not isinstance(teacher, Mapping):
+        return teacher
+    teacher = dict(teacher)
+    if isinstance(teacher.get("finetune"), Mapping):
+        teacher["finetune"] = {**shared, **teacher["finetune"]}
+    if isinstance(teacher.get("also"), list):
+        teacher["also"] = [_inheriting(each, shared) for each in teacher["also"]]
+    return teacher

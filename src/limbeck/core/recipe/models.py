@@ -148,6 +148,9 @@ class Student(Model):
     """Factorise the word embeddings over this width (encoders). Left out: as the teacher has them."""
     vocabulary: Literal["trim"] | None = None
     """`trim`: keep only the tokens that the training rows use, special ones, and single characters."""
+    compact: dict[str, Any] | None = None
+    """Make a compact model of it, with relative positions and, if asked for, attention in segments: fields of its
+    config, for instance `{embedding_size: 128, segment_length: 512, summary_tokens: 4}`."""
     lora: Lora | None = None
     """Learn small added matrices only. Left out: all weights learn."""
 
@@ -159,8 +162,11 @@ class Student(Model):
 
     @model_validator(mode="after")
     def _cut_from_a_teacher(self) -> Self:
-        if self.cuts and self.model != "from-teacher":
-            raise ValueError(f"{', '.join(f'`{name}`' for name in self.cuts)}: only with `model: from-teacher`")
-        if self.model == "from-teacher" and not self.cuts:
+        asked = [*self.cuts, *(["compact"] if self.compact is not None else [])]
+        if asked and self.model != "from-teacher":
+            raise ValueError(f"{', '.join(f'`{name}`' for name in asked)}: only with `model: from-teacher`")
+        if self.compact is not None and self.embedding_size is not None:
+            raise ValueError("a compact student's `embedding_size` stands in `compact`")
+        if self.model == "from-teacher" and not asked:
             raise ValueError("`from-teacher` needs to know what is kept, for instance `layers: [0, 5]`")
         return self

@@ -94,8 +94,11 @@ class Told:
             )
 
     def check_same_text(self) -> None:
-        """Make sure that student and teacher read the same tokens, so that positions can be compared one by one."""
-        if self.batch.teacher is not None and self.mask_BT is not None:
+        """Make sure that student and teacher read the same tokens, so that positions can be compared one by one.
+
+        Their ids may differ (a trimmed vocabulary), but not where a text is cut.
+        """
+        if self.batch.spans is not None and self.mask_BT is not None:
             raise RecipeError(
                 "student and teacher cut texts into different tokens, so their positions cannot be compared",
                 fix="a term that compares whole samples: cka, rkd, similarity_preserving, pkt or crd",
