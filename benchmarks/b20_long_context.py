@@ -1,7 +1,7 @@
 """Long inputs: memory of a training step, and recall from far away; segmented attention against full attention.
 
     python benchmarks/b20_long_context.py                       # both parts, about ten minutes on one idle core
-    python benchmarks/b20_long_context.py --lengths 2048 8192 --steps 0       # memory alone, shorter
+    python benchmarks/b20_long_context.py --parts memory --lengths 2048 8192  # memory alone, shorter
 
 Memory: one step (forward and backward, layers checkpointed, batch of 1) of a language model at each length, in a
 process of its own. The peak is the process's highest resident size less its size just before the step; a step at
@@ -47,30 +47,31 @@ def main() -> None:
     if options.form is not None:
         print(json.dumps(measure(options)))
         return
-    result = {
-        "benchmark": "long inputs: memory of a training step, and recall from far away",
-        "settings": {k: v for k, v in vars(options).items() if k not in ("form", "results")},
-        "memory": memory(options),
-        "recall": recall(options) if options.steps else [],
-        "machine": machine(),
-    }
-    if options.results is not None:
-        options.results.mkdir(parents=True, exist_ok=True)
-        path = options.results / f"{time.strftime('%Y-%m-%d')}-long-context.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+    told = {part: {"memory": memory, "recall": recall}[part](options) for part in options.parts}
+    if options.results is None:
+        return
+    options.results.mkdir(parents=True, exist_ok=True)
+    path = options.results / f"{time.strftime('%Y-%m-%d')}-long-context.json"
+    result: dict[str, Any] = {"benchmark": "long inputs: memory of a training step, and recall from far away"}
+    if path.exists():  # the other part may have been measured before
+        result = json.loads(path.read_text(encoding="utf-8"))
+    settings = {k: v for k, v in vars(options).items() if k not in ("form", "results", "parts")}
+    result = {**result, **told, "settings": result.get("settings", {}) | dict.fromkeys(options.parts, settings)}
+    path.write_text(json.dumps({**result, "machine": machine()}, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {path}")
 
 
 def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("memory", "recall"), default=["memory", "recall"])
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[2048, 4096, 8192, 16384, 32768], help="tokens of a step"
     )
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--limit-gib", type=float, default=6.0, help="leave out what is expected to need more")
-    parser.add_argument("--steps", type=int, default=300, help="training steps of the recall task; 0: memory alone")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of the recall task")
     parser.add_argument("--recall-lengths", type=int, nargs="+", default=[512, 2048, 16384])
-    parser.add_argument("--texts", type=int, default=16, help="texts that recall is measured on, of each length")
+    parser.add_argument("--texts", type=int, default=12, help="texts that recall is measured on, of each length")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")

@@ -44,7 +44,7 @@ ONLY_LABELS = [{"type": "cross_entropy"}]
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--epochs", type=float, default=12)
+    options.add_argument("--epochs", type=float, default=8)
     options.add_argument("--teacher-epochs", type=float, default=4)
     options.add_argument("--learning-rate", type=float, default=1e-3)
     options.add_argument("--output", type=Path, default=Path("runs/evidence/banking77"))

@@ -189,3 +189,42 @@ def test_checkpoints_hold_the_projectors(tmp_path: Path) -> None:
         train(job, tmp_path)
     found = sorted((tmp_path / ".checkpoints").glob("step-*"))
     assert any("hidden" in name for name in load_file(found[-1] / "terms.safetensors"))
+
+
+def test_micro_batches_change_nothing(tmp_path: Path) -> None:
+    found = []
+    for micro in (8, 4, 2, 1):
+        job = feature_job([{"terms": [CE, KL, HIDDEN], "per_device_train_batch_size": micro, "max_steps": 3}])
+        for module in (*job.student.modules(),):
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        train(job, tmp_path / str(micro))
+        found.append([(line["terms"], line["loss"], line["grad_norm"]) for line in lines(tmp_path / str(micro))])
+    for other in found[1:]:
+        for (terms, loss, norm), (wanted, wanted_loss, wanted_norm) in zip(other, found[0], strict=True):
+            assert terms == pytest.approx(wanted, rel=2e-5)
+            assert loss == pytest.approx(wanted_loss, rel=2e-5)
+            assert norm == pytest.approx(wanted_norm, rel=2e-4)
+
+
+def test_a_learned_temperature_learns_against_the_student_and_is_kept(tmp_path: Path) -> None:
+    term = {"type": "kl", "temperature": {"type": "learned", "rise": 0.0}}
+    job = feature_job([{"terms": [CE, term], "max_steps": 6}], save_steps=2)
+    job.teacher = _Stopping(job.teacher, 4)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path)
+    kept = load_file(sorted((tmp_path / ".checkpoints").glob("step-*"))[-1] / "terms.safetensors")
+    (theta,) = kept.values()
+    start = torch.logit(torch.tensor((4 - 1) / (21 - 1))) / 10
+    assert not torch.allclose(theta.flatten()[0], start, atol=1e-4)
+
+
+def test_a_temperature_follows_its_schedule(tmp_path: Path) -> None:
+    warm = {"type": "scheduled", "value": {"type": "linear", "start": 8, "end": 1}}
+    ends = {}
+    for name, temperature in (("scheduled", warm), ("fixed", 8)):
+        stage = {"terms": [{"type": "kl", "temperature": temperature}], "learning_rate": 1e-12, "max_steps": 3}
+        train(feature_job([stage]), tmp_path / name)
+        ends[name] = [line["loss"] for line in lines(tmp_path / name)]
+    assert ends["scheduled"][0] == pytest.approx(ends["fixed"][0])
+    assert ends["scheduled"][-1] != pytest.approx(ends["fixed"][-1], rel=1e-2)

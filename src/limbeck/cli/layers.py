@@ -10,7 +10,8 @@ Name = Annotated[
     str, typer.Argument(help="A folder, a hub name, or a model_type such as bert (its default size).", metavar="MODEL")
 ]
 Filter = Annotated[
-    str | None, typer.Argument(help="Only layers that fit, with * and ranges: 'encoder.layer.{0..2}.*'.")
+    str | None,
+    typer.Argument(metavar="PATTERN", help="Only layers that fit, with * and ranges: 'encoder.layer.{0..2}.*'."),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 

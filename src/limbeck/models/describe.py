@@ -93,9 +93,9 @@ def _run(config: PretrainedConfig, name: str) -> tuple[str, list[LayerRow]]:
     try:
         return run("cpu")
     except (RuntimeError, ValueError, TypeError) as error:
-        raise ModelError(f"the layers of '{name}' cannot be seen: it does not run on a made-up sample", got=error) from (
-            error
-        )
+        raise ModelError(
+            f"the layers of '{name}' cannot be seen: it does not run on a made-up sample", got=error
+        ) from (error)
 
 
 @torch.no_grad()

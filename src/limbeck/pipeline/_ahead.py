@@ -51,12 +51,12 @@ def _check_tokenizers(recipe: Recipe) -> None:
         what = "tokenizers differ, so that these terms have nothing to compare position by position"
         raise RecipeError(what, got=", ".join(by_token), allowed="likelihood_matching, and terms that ask no teacher")
     if type(recipe.task) is not CausalLM or len(all_teachers(recipe.teacher)) != 1:
-        raise ModelError(
+        raise RecipeError(
             "likelihoods of stretches are matched between language models, with one teacher",
             got=f"{recipe.task.type()}, {len(all_teachers(recipe.teacher))} teachers",
         )
     if recipe.student.model == "from-teacher":
-        raise ModelError("a student cut from its teacher has its tokenizer; take `kl` instead of likelihood_matching")
+        raise RecipeError("a student cut from its teacher has its tokenizer; take `kl` instead of likelihood_matching")
 
 
 def check_ahead(job: RunJob) -> None:

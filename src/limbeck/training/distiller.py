@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.core.types import Batch, Needs, Signal
@@ -91,7 +92,7 @@ class Distiller(nn.Module):
         self, batch: Batch, said: Signal, told: Signal, weights: Mapping[str, float], progress: float
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
         if not self.rows:
-            return 0.0, {}
+            return self._untouched(), {}
         assert said.dist is not None
         return distribution_loss(
             said.dist,
@@ -106,6 +107,12 @@ class Distiller(nn.Module):
             blend=batch.blend,
             learned={label: make(progress) for label, make in self.temperatures.items()},
         )
+
+    def _untouched(self) -> Tensor | float:
+        """Zero, with a gradient for every parameter: DDP waits for those that no term reaches."""
+        if not torch.distributed.is_initialized():
+            return 0.0
+        return torch.stack([0.0 * p.sum() for p in self.student.parameters() if p.requires_grad]).sum()
 
 
 def _temperature(term: DistributionTerm) -> nn.Module | None:

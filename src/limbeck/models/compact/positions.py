@@ -55,5 +55,7 @@ class RelativeBias(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """The bias [H, ...] of query-key distances [...]."""
-        index = buckets(distance, self.table.num_embeddings, self.furthest, both_ways=self.both_ways)
-        return self.table.weight.T[:, index]
+        every = torch.arange(-self.furthest, self.furthest + 1, device=distance.device)
+        index = buckets(every, self.table.num_embeddings, self.furthest, both_ways=self.both_ways)
+        # what is further shares the last bucket, so that each distance is looked up once and then only fetched
+        return self.table.weight.T[:, index][:, distance.clamp(-self.furthest, self.furthest) + self.furthest]
