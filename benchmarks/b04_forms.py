@@ -87,7 +87,7 @@ class Bench:
         from limbeck.core.types import Batch, Needs
         from limbeck.teachers.local import LocalTeacher
         from limbeck.training.distiller import Distiller
-        from limbeck.training.step import optimizer_step
+        from limbeck.training.step import Now, optimizer_step
 
         distiller = Distiller(student, [build("objective", {"type": "kl", "temperature": 1})])
         wrapped = self.accelerator.prepare(distiller)
@@ -107,16 +107,8 @@ class Bench:
             return total.detach()
 
         def step(rows: list[Sample]) -> None:
-            optimizer_step(
-                self.accelerator,
-                wrapped,
-                distiller,
-                teacher,
-                optimizer,
-                [batch(rows)],
-                weights=[1.0],
-                max_grad_norm=1.0,
-            )
+            now = Now([1.0], 0.0, 1.0)
+            optimizer_step(self.accelerator, wrapped, distiller, teacher, optimizer, [batch(rows)], now)
 
         return Form(student, optimizer, loss, step)
 

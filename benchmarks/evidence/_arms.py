@@ -21,6 +21,10 @@ import transformers
 from scipy import stats
 
 import limbeck
+from limbeck.core.recipe import Model, Recipe, load_recipe
+from limbeck.evaluation.predict import classify
+from limbeck.models.load import parameters
+from limbeck.pipeline._job import RunJob
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LIMBECK_DATA", ROOT.parent / "shared" / "data"))
@@ -65,14 +69,24 @@ def run_arms(
     found: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in arms}
     for seed in seeds:
         for arm in arms:
-            result = limbeck.run(recipe_of(base, arm, seed, output), until="evaluate")
-            scores = {s["name"]: s["value"] for s in result.scores if s["model"] == "student"}
+            recipe = load_recipe(recipe_of(base, arm, seed, output))
+            result = limbeck.run(recipe, until="train")
+            scores = score(recipe, result.student)
             steps = [json.loads(line) for line in (result.student.parent / "steps.jsonl").read_text().splitlines()]
             shares = [step["teacher_share"] for step in steps if "teacher_share" in step]
             asked = {"teacher_share": float(np.mean(shares))} if shares else {}
             found[arm.name].append({**scores, **asked, "seed": seed})
             print(f"seed {seed}  {arm.name:42} accuracy {scores['accuracy']:.4f}", flush=True)
     return found
+
+
+def score(recipe: Recipe, student: Path) -> dict[str, float]:
+    """Accuracy on the test rows, and the parameters; the student alone, since the teacher is the same in all arms."""
+    job = RunJob(recipe)
+    model, codec = job.stored(student, Model(model="student"))
+    rows = job.encode(job.splits.test, codec).features
+    answers = classify(model, codec, rows, 64, "test rows")
+    return {"accuracy": float(np.mean(answers["correct"])), "parameters": float(parameters(model))}
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:

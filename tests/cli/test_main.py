@@ -15,7 +15,7 @@ from limbeck.cli import app, main
 from limbeck.core.errors import DataError
 from tests.cli.command import limbeck, refused
 
-COMMANDS = ("run", "tune", "prepare", "train", "evaluate", "report", "init", "list", "schema")
+COMMANDS = ("run", "tune", "prepare", "train", "evaluate", "report", "init", "list", "layers", "schema")
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "pydantic", "yaml", "numpy", "scipy", "pyarrow", "sklearn")
 
 CHEAP = f"""

@@ -26,6 +26,7 @@ MINIMAL: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "cosine"): {"start": 1, "end": 0},
     ("temperature", "fixed"): {"value": 2},
     ("temperature", "scheduled"): {"value": 2},
+    ("schedule", "plateau"): {"start": 1},
     ("schedule", "step"): {"boundaries": [0.5], "values": [1, 2]},
     ("source", "csv"): {"path": "rows.csv"},
     ("source", "hub"): {"name": "org/rows", "splits": {"test": "validation"}},
@@ -33,7 +34,14 @@ MINIMAL: dict[tuple[str, str], dict[str, Any]] = {
     ("source", "jsonl"): {"path": "rows.jsonl"},
     ("source", "npz"): {"path": "rows.npz"},
     ("source", "parquet"): {"path": "rows.parquet"},
+    ("objective", "deep_to_shallow"): {"layers": ["encoder.layer.0"]},
 }
+MATCHING = (
+    *("attention_maps", "attention_transfer", "fitnets", "hidden", "multilevel", "nst", "relations", "value_relations"),
+    *("cka", "crd", "pkt", "rkd", "similarity_preserving"),
+)
+"""Objectives that compare layers, and so need to know which."""
+MINIMAL |= {("objective", name): {"match": {"encoder.layer.0": "encoder.layer.{0..1}"}} for name in MATCHING}
 ALL = [(kind, name) for kind in KINDS for name in names(kind)]
 
 

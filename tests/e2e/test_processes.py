@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.core.recipe import load_recipe
-from tests.pipeline.recipes import language
+from limbeck.pipeline.run import run_recipe
+from tests.pipeline.recipes import language, stage
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, start in (("one", []), ("two", torchrun)):
+    for name, start in (("one", []), ("two", TORCHRUN)):
         recipe = tmp_path / f"{name}.yaml"
         recipe.write_text(load_recipe(language(tmp_path / name, baseline=True)).model_dump_json())
         done = subprocess.run(
@@ -29,3 +31,22 @@ def test_two_processes(tmp_path: Path) -> None:
         one, two = (load_file(tmp_path / name / folder / "model.safetensors") for name in ("one", "two"))
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_terms_with_parameters_of_their_own_in_two_processes(tmp_path: Path) -> None:
+    """Three steps of cross-entropy, KL and a projected layer: the same parameters as in one process."""
+    teacher = run_recipe(load_recipe(language(tmp_path / "teacher")), until="prepare").output / "prepare" / "teacher"
+    hint = {"type": "hidden", "match": {"model.layers.0": "model.layers.0"}}
+    terms = [{"type": "cross_entropy"}, {"type": "kl"}, hint]
+    plan = stage(terms=terms, max_steps=3, lr_scheduler_type="constant")
+    for name, start in (("one", []), ("two", TORCHRUN)):
+        recipe = tmp_path / f"{name}.yaml"
+        fields = {"teacher": {"model": str(teacher)}, "stages": [plan]}
+        recipe.write_text(load_recipe(language(tmp_path / name, **fields)).model_dump_json())
+        command = [sys.executable, *start, "-m", "limbeck", "train", str(recipe)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "train" / "student" / "model.safetensors") for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-6)

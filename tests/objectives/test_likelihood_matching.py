@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from limbeck.core.types import Batch, Dense, Head
@@ -38,7 +40,7 @@ def naive(student: list[torch.Tensor], teacher: list[torch.Tensor], temperature:
             mine = [logs[row, p, LABELS[row, p]] for p in range(5) if SPANS[row, p] == span]
             theirs = [told[row, p, TEACHER_LABELS[row, p]] for p in range(4) if TEACHER_SPANS[row, p] == span]
             q, p = torch.exp(sum(mine) / temperature), torch.exp(sum(theirs) / temperature)  # type: ignore[arg-type]
-            total = total + len(mine) * (p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q)))
+            total = total + temperature * len(mine) * (p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q)))
     return total
 
 
@@ -51,6 +53,26 @@ def test_equals_the_naive_form() -> None:
             wanted = naive(student, teacher, temperature)
             torch.testing.assert_close(found, wanted)
             torch.testing.assert_close(torch.autograd.grad(found, student), torch.autograd.grad(wanted, student))
+
+
+def test_weights_of_labels_count() -> None:
+    student, teacher = given()
+    plain = context(student, teacher)
+    loss = LikelihoodMatching().build(())
+    heavy = replace(plain, batch=replace(plain.batch, weights=torch.full(LABELS.shape, 3.0)))
+    torch.testing.assert_close(loss([], [], heavy), 3 * loss([], [], plain))
+    without = replace(plain, batch=replace(plain.batch, weights=(SPANS != 1).float()))
+    (slopes,) = torch.autograd.grad(loss([], [], without), student[:1])
+    assert (slopes[SPANS == 1] == 0).all()
+    assert (slopes[SPANS == 0].abs().sum(-1) > 0).all()
+
+
+def test_a_student_that_is_sure_and_wrong_hears_of_it() -> None:
+    mine = torch.tensor([-1e-9, -1e-3], requires_grad=True)
+    loss = LikelihoodMatching().build(())._divergence(mine, torch.tensor([0.3, 0.3]).log())  # type: ignore[operator]
+    (slopes,) = torch.autograd.grad(loss.sum(), mine)
+    assert (slopes > 0.1).all(), "less likely is better"
+    assert torch.isfinite(slopes).all()
 
 
 def test_gradcheck() -> None:

@@ -216,9 +216,8 @@ def test_a_teacher_cannot_remember_what_is_augmented(tmp_path: Path) -> None:
 
 
 def test_language_models_teach_together(tmp_path: Path) -> None:
-    new = {"config": qwen(8), "finetune": {"max_steps": 1}}
     recipe = language(tmp_path / "run")
-    recipe["teacher"]["also"] = [new]
+    recipe["teacher"]["also"] = [{"config": qwen(8), "finetune": {"max_steps": 1}}]
     limbeck.run(recipe, until="evaluate")
     notes = artifacts.load(tmp_path / "run" / "evaluate").manifest["notes"]
     assert any("the first one alone" in note for note in notes)

@@ -1,4 +1,4 @@
-"""The recipe snippets in docs/objectives: each one is read as a recipe, and its terms are evaluated.
+"""The recipe snippets in docs: each one is read as a recipe, and its terms are evaluated.
 
 A snippet is a ```yaml block: sections of a recipe, or the list of a stage's terms. What it leaves out is taken from a
 recipe that is valid as it is.
@@ -22,7 +22,11 @@ from limbeck.objectives.temperature import Tempered
 from tests.contracts.cases import NAMES
 from tests.core.recipes import ROOT, recipe
 
-PAGES = sorted((ROOT / "docs" / "objectives").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = [
+    *sorted((DOCS / "objectives").glob("*.md")),
+    *(DOCS / f"{name}.md" for name in ("any-pair", "craft", "teachers")),
+]
 DISTRIBUTION = ROOT / "docs" / "objectives" / "distribution.md"
 
 

@@ -93,7 +93,10 @@ def _targets(model: PreTrainedModel, ends: Sequence[str] | None) -> list[str]:
     """Full names of the maps that get a product."""
     maps = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
     if ends is None:
-        return [name for name in maps if _in_body(model, name)]
+        maps = [name for name in maps if _in_body(model, name)]
+        if not maps:
+            raise ModelError(f"{type(model).__name__} has no linear layers for LoRA", fix="leave student.lora out")
+        return maps
     for end in ends:
         if not any(_ends(name, end) for name in maps):
             known = sorted({name.rpartition(".")[2] for name in maps})

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 TOKENS = 8
+_PARTS = re.compile(r"\.(?![^{]*\})")
+"""The dots between the parts of a name, not those of a range."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def together(rows: Sequence[LayerRow]) -> list[LayerRow]:
     for place in range(max((row.name.count(".") for row in rows), default=-1) + 1):
         groups: dict[LayerRow, list[int]] = {}
         for row in found:
-            parts = row.name.split(".")
+            parts = _PARTS.split(row.name)
             number = int(parts[place]) if place < len(parts) and parts[place].isdigit() else None
             key = row if number is None else replace(row, name=".".join([*parts[:place], "#", *parts[place + 1 :]]))
             groups.setdefault(key, []).append(-1 if number is None else number)
@@ -167,4 +169,4 @@ def _runs(numbers: Sequence[int]) -> list[range]:
 
 def _name(pattern: str, run: range) -> str:
     text = str(run.start) if len(run) == 1 else f"{{{run.start}..{run.stop - 1}}}"
-    return re.sub(r"#", text, pattern)
+    return pattern.replace("#", text)

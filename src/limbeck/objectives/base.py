@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -30,7 +30,7 @@ class Objective(Part, ABC):
 
     weight: AnySchedule = Field(default_factory=lambda: Constant(value=1.0))
     """Its share in the total, a number or a schedule over the stage."""
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ -]*$")] | None = None
     """What the log calls it; needed only where a stage holds two terms of one type."""
 
     asks_teacher: ClassVar[bool] = False

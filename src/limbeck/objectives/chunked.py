@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from limbeck.core.errors import DataError, RecipeError
-from limbeck.core.types import IGNORE, Blend, Dense, Dist, Head, Sampled, TopK
+from limbeck.core.types import IGNORE, Blend, Dense, Dist, Head, Mixture, Sampled, TopK
 from limbeck.objectives.base import DistributionTerm
 from limbeck.objectives.chunk import Chunk
+from limbeck.objectives.mixture import MixedRows
 from limbeck.objectives.sparse import Support, support
 from limbeck.objectives.sweep import FusedRows, Rows, Sweep, exact_type, working_type
 
@@ -100,16 +101,25 @@ def _spread(per_sample: Tensor | None, labels: Tensor, keep: Tensor, exact: torc
 
 def _evaluate(given: Dense | Head, rows: Rows, exact: torch.dtype) -> tuple[Tensor, Tensor]:
     if isinstance(given, Dense):
-        told = rows.teacher.logits.to(exact) if isinstance(rows.teacher, Dense) else None
-        if isinstance(rows.teacher, Head):
-            head = rows.teacher
-            told = torch.nn.functional.linear(head.hidden.to(head.weight.dtype), head.weight, head.bias).to(exact)
         every = slice(0, len(given.logits))
+        told = None
+        if isinstance(rows.teacher, Dense | Head):
+            told = _whole(rows.teacher, every).to(exact)
+        elif isinstance(rows.teacher, MixedRows):
+            told = rows.teacher.log_probs(every, _whole).to(exact)
         total, sums = rows.evaluate(rows.chunk(given.logits.to(exact), every, told), every)
         return total, sums.detach()
     if torch.is_grad_enabled():
         return FusedRows.apply(given.hidden, given.weight, given.bias, rows, *rows.learned.values())
     return Sweep(rows, working_type(given.hidden), exact, None).run(given.hidden, given.weight, given.bias)
+
+
+def _whole(teacher: Dense | Head, rows: slice) -> Tensor:
+    """A teacher's logits, multiplied out now if they are still a head."""
+    if isinstance(teacher, Dense):
+        return teacher.logits[rows]
+    hidden = teacher.hidden[rows].to(teacher.weight.dtype)
+    return torch.nn.functional.linear(hidden, teacher.weight, teacher.bias)
 
 
 def _rows(dist: Dist, keep: Tensor) -> Dense | Head:
@@ -122,7 +132,7 @@ def _rows(dist: Dist, keep: Tensor) -> Dense | Head:
 
 def _told(
     teacher: Dist | None, keep: Tensor, student: Dense | Head, shared: Tensor | None, say_N: Tensor | None
-) -> Dense | Head | Support | None:
+) -> Dense | Head | MixedRows | Support | None:
     """The teacher's valid rows, without gradients; zeros where it has no say, since it may not have been asked."""
     if teacher is None:
         return None
@@ -130,7 +140,16 @@ def _told(
     if isinstance(teacher, TopK | Sampled):
         classes = student.logits.shape[-1] if isinstance(student, Dense) else len(student.weight)
         return support(teacher, keep, exact_type(mine.dtype), classes, shared)
-    given = _rows(teacher, keep)
+    if isinstance(teacher, Mixture):
+        # Every row of a sample has the sample's weights.
+        places = keep.reshape(len(teacher.log_weights), -1).nonzero()[:, 0]
+        members = tuple(_silent(_rows(member, keep), say_N) for member in teacher.members)
+        return MixedRows(members, teacher.log_weights[places])
+    return _silent(_rows(teacher, keep), say_N)
+
+
+def _silent(given: Dense | Head, say_N: Tensor | None) -> Dense | Head:
+    """A teacher's rows without gradients, and zero where it has no say."""
     values = (given.logits if isinstance(given, Dense) else given.hidden).detach()
     if say_N is not None:
         values = values.masked_fill((say_N == 0)[:, None], 0)

@@ -23,6 +23,7 @@ from limbeck.objectives.base import DistributionTerm
 from limbeck.objectives.chunk import Chunk, Pool
 from limbeck.objectives.folded import Folded, fold
 from limbeck.objectives.kernels import dense_kd
+from limbeck.objectives.mixture import MixedRows
 from limbeck.objectives.products import HeadGradient, product
 from limbeck.objectives.sparse import Support
 
@@ -49,7 +50,7 @@ class Rows:
     terms: Sequence[DistributionTerm]
     weights: Sequence[float]
     labels_N: Tensor
-    teacher: Dense | Head | Support | None
+    teacher: Dense | Head | MixedRows | Support | None
     chunk_bytes: int
     row_weights_N: Tensor | None = None
     teacher_weights_N: Tensor | None = None
@@ -94,8 +95,10 @@ class Rows:
     def rows_to_a_chunk(self, classes: int, dtype: torch.dtype) -> int:
         """As many as `chunk_bytes` holds."""
         row = classes * dtype.itemsize
-        if isinstance(self.teacher, Head):
-            row += len(self.teacher.weight) * self.teacher.weight.dtype.itemsize
+        heads = self.teacher.members if isinstance(self.teacher, MixedRows) else (self.teacher,)
+        for head in heads:
+            if isinstance(head, Head):
+                row += len(head.weight) * head.weight.dtype.itemsize
         return max(1, self.chunk_bytes // row)
 
 
@@ -194,12 +197,15 @@ class Sweep:
     def _told(self, rows: slice) -> Tensor | None:
         """The teacher's logits for a chunk, multiplied out now if they are still a head."""
         teacher = self.rows.teacher
+        if isinstance(teacher, MixedRows):
+            return teacher.log_probs(rows, self._logits_of)
+        return self._logits_of(teacher, rows) if isinstance(teacher, Dense | Head) else None
+
+    def _logits_of(self, teacher: Dense | Head, rows: slice) -> Tensor:
         if isinstance(teacher, Dense):
             return teacher.logits[rows]
-        if isinstance(teacher, Head):
-            part = teacher.hidden[rows].to(teacher.weight.dtype)
-            return product(part, teacher.weight, teacher.bias, self._array("told", part, teacher.weight))
-        return None
+        part = teacher.hidden[rows].to(teacher.weight.dtype)
+        return product(part, teacher.weight, teacher.bias, self._array("told", part, teacher.weight))
 
     def _chunk(self, logits_NV: Tensor, told_NU: Tensor | None, rows: slice) -> Tensor:
         """Each term's sum over a chunk; the gradient takes the place of the logits."""

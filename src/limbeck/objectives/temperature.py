@@ -61,6 +61,14 @@ class Scheduled(Temperature):
     value: AnySchedule
     """The schedule, for instance `{type: linear, start: 4, end: 1}`."""
 
+    @model_validator(mode="after")
+    def _stays_above_zero(self) -> Scheduled:
+        if self.value.type() == "plateau":
+            raise ValueError("a temperature cannot wait for a plateau; take linear, cosine or step")
+        if lowest := [at for at in range(101) if self.value(at / 100) <= 0]:
+            raise ValueError(f"the temperature must stay above zero; it is {self.value(lowest[0] / 100):g} on the way")
+        return self
+
     def at(self, chunk: Chunk, label: str) -> float:
         return self.value(chunk.progress)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 import torch
+import transformers
 
 from limbeck.core.errors import MissingExtra, ModelError, RecipeError
-from limbeck.core.recipe import Recipe
+from limbeck.core.recipe import Model, Recipe
 from limbeck.core.recipe.training import asking
 from limbeck.models.load import load_config
 from limbeck.objectives import DistributionTerm
@@ -69,6 +70,10 @@ def check_ahead(job: RunJob) -> None:
     if recipe.teacher is not None and recipe.teacher.combine == "domain":
         tested = job.splits.test if recipe.evaluate.split == "test" else job.splits.validation
         routes(recipe.teacher, [*trained_rows(job, recipe.stages), *tested])
+    if recipe.training.gradient_checkpointing:
+        trained: list[Model] = [each for each in all_teachers(recipe.teacher) if each.finetune is not None]
+        for spec in [*trained, *([recipe.student] if recipe.student.model != "from-teacher" else [])]:
+            _check_checkpointing(job, spec)
     if recipe.student.model != "from-teacher":
         load_config(recipe.student)
         return
@@ -77,3 +82,12 @@ def check_ahead(job: RunJob) -> None:
     wrong = [layer for layer in recipe.student.layers or [] if layer >= depth]
     if wrong and depth:
         raise ModelError("student.layers names layers that the teacher has not", got=wrong, allowed=f"0 to {depth - 1}")
+
+
+def _check_checkpointing(job: RunJob, spec: Model) -> None:
+    """Convolutional networks of transformers cannot be computed again in parts."""
+    known = getattr(transformers, job.task.auto_class)._model_mapping
+    config = load_config(spec)
+    if type(config) in known and not known[type(config)].supports_gradient_checkpointing:
+        what = f"{known[type(config)].__name__} has no gradient checkpointing"
+        raise RecipeError(what, fix="training.gradient_checkpointing=false")

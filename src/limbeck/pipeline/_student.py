@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from limbeck.alignment.vocabulary import Shared, refuse_unshared_inputs, shared_vocabulary
@@ -85,14 +86,28 @@ def make_student(job: RunJob, read: Sequence[Read], name: str) -> NewStudent:
     if spec.dtype not in ("auto", "float32"):
         what = "a student's weights are float32 while they are trained"
         raise ModelError(what, got=spec.dtype, fix="training.precision=bf16")
+    torch.manual_seed(job.recipe.seed)  # whatever was drawn before, by this step or by another
     made = _cut(job, read, name) if spec.model == "from-teacher" else _new(job, read)
+    rows = _embeddings(made.model)
     made.codec = made.codec.prepare(made.model)
+    if made.token_map is not None and len(made.token_map) < len(made.codec.processor):
+        raise ModelError("the task adds tokens to a trimmed vocabulary, which the teacher could not read")
     if spec.lora is not None:
         from limbeck.models.adapters import add_lora
 
+        if _embeddings(made.model) > rows:
+            raise ModelError(
+                "the task adds tokens, whose new embeddings would not learn beside LoRA",
+                fix="student.lora=null, or a student that knows the tokens already",
+            )
         add_lora(made.model, spec.lora)
         made.adapted = True
     return made
+
+
+def _embeddings(model: PreTrainedModel) -> int:
+    """Rows of the word embeddings; zero for models without words."""
+    return len(model.get_input_embeddings().weight) if model.main_input_name == "input_ids" else 0  # type: ignore[arg-type]
 
 
 def _new(job: RunJob, read: Sequence[Read]) -> NewStudent:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from limbeck.core.artifacts import Artifact
 from limbeck.core.errors import DataError
-from limbeck.core.recipe import Stage, Teacher
+from limbeck.core.recipe import Stage, Teacher, dump_recipe
 from limbeck.core.recipe.training import asking
 from limbeck.core.types import Sample
 from limbeck.models.heads import check_head
 from limbeck.models.load import folder_digest
-from limbeck.pipeline._job import RunJob, device
+from limbeck.pipeline._job import RunJob, device, model_inputs
 from limbeck.tasks import Codec
 from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.local import LocalTeacher, MovingTeacher
@@ -32,6 +32,21 @@ Read = tuple["PreTrainedModel", Codec]
 def all_teachers(teacher: Teacher | None) -> list[Teacher]:
     """A recipe's teachers that have weights of their own."""
     return [] if teacher is None or teacher.is_moving else [teacher, *teacher.also]
+
+
+HOW = ("decay", "remember", "combine", "weight", "domain", "domains")
+"""Fields of a teacher that say how it teaches, and change nothing of what it is."""
+
+
+def how_it_teaches(teacher: Teacher) -> dict[str, Any]:
+    """What a student's training depends on besides the teacher itself."""
+    return {name: value for name, value in dump_recipe(teacher).items() if name in HOW}
+
+
+def what_it_is(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher's own making depends on."""
+    inputs = model_inputs(teacher)
+    return {**inputs, "model": {k: v for k, v in inputs["model"].items() if k not in (*HOW, "also")}}
 
 
 def folder_of(place: int) -> str:
@@ -137,7 +152,12 @@ def routes(spec: Teacher, rows: Iterable[Sample]) -> dict[str, int]:
                 allowed=", ".join(by_domain),
                 fix="a teacher without `domains` takes all others",
             )
-        found_by_id[sample.id] = found
+        if found_by_id.setdefault(sample.id, found) != found:
+            raise DataError(
+                "two rows of different domains have one id, so that it is unclear which teacher is meant",
+                got=sample.id,
+                fix="data.id=COLUMN",
+            )
     return found_by_id
 
 

@@ -12,8 +12,8 @@ from limbeck.core.progress import is_main_process
 from limbeck.core.recipe import Teacher, dump_recipe
 from limbeck.models.load import origin, parameters
 from limbeck.pipeline._ahead import check_ahead
-from limbeck.pipeline._job import RunJob, model_inputs
-from limbeck.pipeline._teaching import all_teachers, folder_of
+from limbeck.pipeline._job import RunJob
+from limbeck.pipeline._teaching import all_teachers, folder_of, what_it_is
 from limbeck.pipeline.train import plan_inputs, save_model, training_counts
 from limbeck.training.loop import Job, train
 
@@ -28,9 +28,9 @@ def prepare(job: RunJob) -> Artifact | None:
     teachers = all_teachers(job.recipe.teacher)
     if not teachers:
         return None
-    inputs: dict[str, Any] = {"teacher": model_inputs(teachers[0])}
+    inputs: dict[str, Any] = {"teacher": what_it_is(teachers[0])}
     if len(teachers) > 1:
-        inputs["also"] = [model_inputs(each) for each in teachers[1:]]
+        inputs["also"] = [what_it_is(each) for each in teachers[1:]]
     trained = [each.finetune for each in teachers if each.finetune is not None]
     if trained:
         inputs |= {**job.data_inputs(trained[0].data), "training": plan_inputs(job.recipe), "seed": job.recipe.seed}

@@ -15,7 +15,7 @@ from limbeck.models.load import check_length, origin, parameters
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.pipeline._job import RunJob, model_inputs
 from limbeck.pipeline._student import make_student, share_vocabulary
-from limbeck.pipeline._teaching import load_teachers, make_teacher
+from limbeck.pipeline._teaching import how_it_teaches, load_teachers, make_teacher
 from limbeck.tasks import Codec
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.training.loop import Job, train
@@ -35,7 +35,7 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
     """
     recipe = job.recipe
     stages = [labels_only(s) for s in recipe.stages] if name == "baseline" else list(recipe.stages)
-    inputs = {
+    inputs: dict[str, Any] = {
         "student": model_inputs(recipe.student),
         "stages": [dump_recipe(stage) for stage in stages],
         "training": plan_inputs(recipe),
@@ -43,6 +43,8 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
         **job.data_inputs(),
         "stage_rows": [job.data_inputs(stage.data) for stage in stages if stage.data is not None],
     }
+    if name == "train" and recipe.teacher is not None:  # how it teaches; what it is, `prepare` knows
+        inputs["teaching"] = [how_it_teaches(each) for each in (recipe.teacher, *recipe.teacher.also)]
     parents = {} if prepared is None else {"prepare": prepared}
     making = _Training(job, prepared, stages, name)
     return job.step(name, inputs, parents, making.work, together=True)
@@ -51,7 +53,8 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
 def labels_only(stage: Stage) -> Stage:
     """The stage without its teacher: cross-entropy, as smooth as before, and nothing else."""
     hard = next((term for term in stage.terms if isinstance(term, CrossEntropy)), CrossEntropy())
-    return stage.model_copy(update={"terms": [CrossEntropy(label_smoothing=hard.label_smoothing)]})
+    alone = [CrossEntropy(label_smoothing=hard.label_smoothing)]
+    return stage.model_copy(update={"terms": alone, "balance": None, "gate": None})
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Any]:

@@ -63,12 +63,13 @@ class EnsembleTeacher:
         Raises:
             DataError: a sample's domain has no teacher.
         """
-        features = self.members[0].signal(batch, Needs(features=needs.features)).features if needs.features else {}
-        if not needs.dist:
-            return Signal(None, features)
-        if self.combine == "domain":
-            return Signal(self._routed(batch), features)
-        dists = [_dist(member, batch) for member in self.members]
+        if not needs.dist or self.combine == "domain":
+            features = self.members[0].signal(batch, Needs(features=needs.features)).features
+            return Signal(self._routed(batch) if needs.dist else None, features)
+        first = self.members[0].signal(batch, needs)
+        assert first.dist is not None
+        features = first.features
+        dists = [first.dist, *(_dist(member, batch) for member in self.members[1:])]
         log_weights_BM = self.log_weights_M.to(batch.labels.device).expand(len(batch.ids), -1)
         if self.combine == "confidence":
             labels = (batch.teacher or batch).labels

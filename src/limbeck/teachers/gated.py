@@ -71,7 +71,10 @@ class GatedTeacher:
         finally:
             self.student.train(training)
         assert dist is not None
-        hard = self._hard(difficulty(dist, batch.labels, self.by))
+        found_B = difficulty(dist, batch.labels, self.by)
+        if self.by == "loss" and batch.blend is not None:
+            found_B = found_B.lerp(difficulty(dist, batch.blend.labels, self.by), batch.blend.share)
+        hard = self._hard(found_B)
         weights = torch.zeros(len(batch.ids), device=batch.labels.device)
         weights[hard] = 1.0
         if not len(hard):

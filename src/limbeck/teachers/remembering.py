@@ -84,7 +84,7 @@ class RememberingTeacher(LocalTeacher):
         values = dict(told.features)
         if told.dist is not None:
             values["dist"] = told.dist.logits if isinstance(told.dist, Dense) else told.dist.hidden  # type: ignore
-        mask = batch.inputs.get("attention_mask")
+        mask = batch.real
         for i, key in enumerate(keys):
             kept = {name: _real(value[i], None if mask is None else mask[i]) for name, value in values.items()}
             self.said.setdefault(key, {}).update(kept)
@@ -96,7 +96,7 @@ class RememberingTeacher(LocalTeacher):
 
 def _keys(batch: Batch) -> list[tuple[str, bytes]]:
     """The id of each sample, and what the teacher reads of it without padding."""
-    mask = batch.inputs.get("attention_mask")
+    mask = batch.real
     inputs = [value for name, value in sorted(batch.inputs.items()) if name != "attention_mask"]
     keys = []
     for i, sample in enumerate(batch.ids):
@@ -129,7 +129,7 @@ def _real(value: Tensor, mask_T: Tensor | None) -> Tensor:
 
 def _together(values: Sequence[Tensor], batch: Batch) -> Tensor:
     """Samples of their own lengths as one batch, each at the places that its mask shows."""
-    mask = batch.inputs.get("attention_mask")
+    mask = batch.real
     along = () if mask is None else _PLACES[values[0].ndim]
     if mask is None or not along:
         return torch.stack(list(values))

@@ -28,8 +28,9 @@ def group_of(term: Objective) -> Literal["output", "intermediate"]:
 def weights_now(terms: Sequence[Objective], balance: Balance | None, done: float, progress: Progress) -> list[float]:
     """The terms' weights in a step.
 
-    With a balance, a term of group g weighs  balance_g / sum balance * w / (sum of w in g) / size,  with w its own
-    weight now and size its value on the stage's first batch.
+    With a balance, a term of group g weighs  balance_g / sum balance * w / (sum of W in g) / size,  with w its own
+    weight now, W the larger of its weights at the stage's two ends, and size its value on the stage's first batch. So
+    a schedule keeps its shape under a balance.
 
     Args:
         terms: the stage's.
@@ -43,9 +44,10 @@ def weights_now(terms: Sequence[Objective], balance: Balance | None, done: float
     assert progress.scales is not None
     groups = [group_of(term) for term in terms]
     parts = {name: getattr(balance, name) for name in groups}
-    shared = {name: sum(w for w, group in zip(own, groups, strict=True) if group == name) for name in groups}
+    full = [max(term.weight(0.0), term.weight(1.0)) for term in terms]
+    shared = {name: sum(w for w, group in zip(full, groups, strict=True) if group == name) for name in groups}
     return [
-        parts[group] / sum(parts.values()) * weight / max(shared[group], 1e-12) / progress.scales[term.label]
+        parts[group] / sum(parts.values()) * weight / shared[group] / progress.scales[term.label]
         for term, group, weight in zip(terms, groups, own, strict=True)
     ]
 

@@ -41,6 +41,8 @@ class Progress:
     """Validations of the stage that brought nothing better, all in all."""
     scales: dict[str, float] | None = None
     """Of every term of the stage, its size on the first batch; None where the stage does not balance its terms."""
+    scaler: dict[str, float] | None = None
+    """State of the loss scaler, in fp16."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """Of every finished stage: its name, the step of its best weights, and their validation metrics."""
 

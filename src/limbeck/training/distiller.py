@@ -108,10 +108,11 @@ class Distiller(nn.Module):
             learned={label: make(progress) for label, make in self.temperatures.items()},
         )
 
-    def _untouched(self) -> Tensor | float:
-        """Zero, with a gradient for every parameter: DDP waits for those that no term reaches."""
-        if not torch.distributed.is_initialized():
-            return 0.0
+    def _untouched(self) -> Tensor:
+        """Zero, with a gradient for every parameter: DDP waits for those that no term reaches.
+
+        In one process too, so that weight decay acts alike.
+        """
         return torch.stack([0.0 * p.sum() for p in self.student.parameters() if p.requires_grad]).sum()
 
 

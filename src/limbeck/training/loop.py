@@ -30,6 +30,7 @@ from limbeck.training.augment import Augmenter, refuse_without_replay
 from limbeck.training.balance import term_sizes, weights_now
 from limbeck.training.batches import Order, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
+from limbeck.training.checks import check_stage
 from limbeck.training.distiller import Distiller
 from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.log import Log
@@ -166,14 +167,13 @@ def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
     few = job.read(job.codec.collate(job.stages[0].train.features[:2])).to(accelerator.device)
     check_head(job.student, few, job.title)
     for each in job.stages:
-        if each.stage.gradient_penalty and job.training.precision != "fp32":
-            what = f"stage {each.stage.name}: a gradient penalty is a difference too small for {job.training.precision}"
-            raise RecipeError(what, fix="training.precision=fp32")
         select_trained(job.student, each.stage.freeze, job.learnable)
         refuse_without_replay(each.stage, job.teacher, job.seed)
         if longest := Augmenter(each.stage, job.codec, job.seed).longest:
             check_length(job.student, longest, job.title, "augmented text")
-        found = match_table(job.distiller(each.stage, few))
+        distiller = job.distiller(each.stage, few)
+        check_stage(each.stage, distiller, job.training)
+        found = match_table(distiller)
         rows += [{"stage": each.stage.name, **row} for row in found]
     if rows and accelerator.is_main_process:
         write_json(folder / "layers.json", rows)
@@ -237,6 +237,8 @@ class _Run:
                 load_weights(module, self.resumed, name)
         if self.progress.step_in_stage:
             load_optimizer(optimizer, self.resumed)
+        if self.accelerator.scaler is not None and self.progress.scaler is not None:
+            self.accelerator.scaler.load_state_dict(self.progress.scaler)
         self.resumed = None
 
     def _beside(self) -> dict[str, nn.Module]:
@@ -290,7 +292,8 @@ class _Run:
     def _validate(self, each: StageJob) -> None:
         progress, size = self.progress, self.job.training.per_device_eval_batch_size
         metrics = validate(self.accelerator, self.job.student, self.job.codec, each.validation.features, size)
-        is_best = better(metrics, progress.best)
+        # Where no term reads the answers, these tell nothing of what was learned: the last weights are kept.
+        is_best = better(metrics, progress.best) or not self.distiller.asks_student.dist
         progress.patience = 0 if is_best else progress.patience + 1
         progress.stalls += not is_best
         if is_best:
@@ -320,6 +323,8 @@ class _Run:
         return bool(self.accelerator.reduce(asked, "sum"))
 
     def _save(self, optimizer: Any) -> None:
+        if self.accelerator.scaler is not None:
+            self.progress.scaler = self.accelerator.scaler.state_dict()
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.job.student, optimizer, self.progress, self._beside())
         self.accelerator.wait_for_everyone()

@@ -110,12 +110,15 @@ def optimizer_step(
             asked = (asked or 0.0) + float((told.weights > 0).sum())
     figures = accelerator.reduce(torch.stack([total, *sums]), "sum")
     norm = accelerator.clip_grad_norm_(distiller.parameters(), now.max_grad_norm)
-    if not (torch.isfinite(figures[0]) and torch.isfinite(norm)):
+    # In fp16 a gradient that overflows is the scaler's business: it skips the step and scales less.
+    if not (torch.isfinite(figures[0]) and (torch.isfinite(norm) or accelerator.scaler is not None)):
         raise _not_finite(figures[0], norm, batches)
     optimizer.step()
     optimizer.zero_grad()
     terms = {term.label: value.item() for term, value in zip(distiller.terms, figures[1:], strict=True)}
-    share = None if asked is None else asked / sum(len(batch.ids) for batch in batches)
+    share = None
+    if asked is not None:
+        share = float(accelerator.reduce(torch.tensor(asked, device=norm.device), "sum")) / units["sample"]
     return Told(figures[0].item(), terms, norm.item(), round(units["label"]), share)
 
 

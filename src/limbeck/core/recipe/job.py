@@ -46,7 +46,7 @@ class Recipe(Section):
     """causal-lm, text-classification or image-classification, with fields if need be."""
     output: Path
     """Folder of the run."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Weights, order and dropout of the training."""
     teacher: Teacher | None = None
     """The model that is learned from; may be left out while no term asks for it."""
@@ -97,6 +97,8 @@ class Recipe(Section):
             raise ValueError("`from-teacher` is for the student")
         elif self.teacher.is_moving and self.student.model == "from-teacher":
             raise ValueError("the student is `from-teacher`, but the teacher is the student's own past")
+        if self.teacher is not None:
+            self.teacher.refuse_idle()
         return self
 
 

@@ -99,8 +99,8 @@ class Teacher(Model):
     def _knows_something(self) -> Self:
         if self.config is not None and self.finetune is None:
             raise ValueError("a new teacher knows nothing; add `finetune`, or name a trained one with `model`")
-        if self.is_moving and (self.finetune is not None or self.also):
-            raise ValueError("`moving-average` is the student's own past: it takes neither `finetune` nor `also`")
+        if self.is_moving and (self.finetune is not None or self.also or self.remember):
+            raise ValueError("`moving-average` is the student's own past: no `finetune`, `also` or `remember`")
         return self
 
     @model_validator(mode="after")
@@ -118,6 +118,18 @@ class Teacher(Model):
             if sum(not each.domains for each in together) > 1:
                 raise ValueError("only one teacher can be asked about all other domains")
         return self
+
+    def refuse_idle(self) -> None:
+        """Refuse fields that `combine` does not read; for the first teacher, since one of `also` knows no `combine`.
+
+        Raises:
+            ValueError: there are such fields.
+        """
+        together: list[Teacher] = [self, *self.also]
+        if self.combine != "weighted" and any(each.weight != 1 for each in together):
+            raise ValueError("`weight` of a teacher goes with `combine: weighted`")
+        if self.combine != "domain" and (self.domain is not None or any(each.domains for each in together)):
+            raise ValueError("`domain` and `domains` go with `combine: domain`")
 
 
 class Lora(Section):

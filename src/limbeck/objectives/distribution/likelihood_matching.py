@@ -19,10 +19,11 @@ from limbeck.objectives.likelihood import label_log_probs
 class LikelihoodMatching(BatchTerm):
     """Match how likely student and teacher hold each stretch of text that both tokenizers cut out alike.
 
-    sum_k n_k KL(b(P_k) || b(Q_k)), with P_k and Q_k the teacher's and the student's probability of stretch k (the
+    T sum_k n_k KL(b(P_k) || b(Q_k)), with P_k and Q_k the teacher's and the student's probability of stretch k (the
     product over its tokens), both to the power 1/T, b(p) the distribution (p, 1 - p), and n_k the student's tokens in
-    it. Zero where both hold every stretch equally likely. The batch says which stretch each label belongs to
-    (`Batch.spans`); labels of none do not count.
+    it, by their weights. The factor T keeps the gradient's size, as the likelihoods' logs are divided by T. Zero where
+    both hold every stretch equally likely. The batch says which stretch each label belongs to (`Batch.spans`); labels
+    of none do not count.
 
     Reference:
         Minixhofer et al., Universal Cross-Tokenizer Distillation via Approximate Likelihood Matching, 2025,
@@ -61,31 +62,35 @@ class _Matching(FeatureLoss):
         with torch.no_grad():
             theirs = label_log_probs(context.told, read.labels).to(mine.dtype)
         width = int(max(batch.spans.max(), read.spans.max())) + 1
-        sums, counts = _by_span(mine, batch.labels, batch.spans, width)
-        told, their_counts = _by_span(theirs, read.labels, read.spans, width)
-        both = (counts > 0) & (their_counts > 0)
+        ones = torch.ones_like(mine)
+        valid = batch.labels != IGNORE
+        counts_N = ones if batch.weights is None else batch.weights[valid].to(mine.dtype)
+        sums = _by_span(mine, batch.labels, batch.spans, width)
+        counts = _by_span(counts_N, batch.labels, batch.spans, width)
+        told = _by_span(theirs, read.labels, read.spans, width)
+        both = _by_span(ones, batch.labels, batch.spans, width) > 0
+        both &= _by_span(torch.ones_like(theirs), read.labels, read.spans, width) > 0
         values = counts[both] * self._divergence(sums[both] / self.temperature, told[both] / self.temperature)
         if context.weights is not None:
             values = values * context.weights[both.nonzero()[:, 0]]
-        return values.sum() + 0.0 * mine.sum()
+        return self.temperature * values.sum() + 0.0 * mine.sum()
 
     @staticmethod
     def _divergence(mine: Tensor, told: Tensor) -> Tensor:
         """KL between (p, 1 - p) and (q, 1 - q) from log p and log q."""
-        # At p = 1 the other side has no mass and no finite logarithm; the nearest float below is as good.
+        # At q = 1 the other side has no mass and no finite logarithm; the nearest float below is as good. The gradient
+        # goes on as if nothing were cut, or a student that is sure and wrong would never hear of it.
         limit = -torch.finfo(mine.dtype).eps
-        mine, told = mine.clamp(max=limit), told.clamp(max=limit)
+        mine = mine + (mine.clamp(max=limit) - mine).detach()
+        told = told.clamp(max=limit)
         rest, told_rest = torch.log(-torch.expm1(mine)), torch.log(-torch.expm1(told))
         return told.exp() * (told - mine) + told_rest.exp() * (told_rest - rest)
 
 
-def _by_span(logs_N: Tensor, labels: Tensor, spans: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Log-likelihood of every stretch of every sample, and its number of labels, [B, width]."""
+def _by_span(values_N: Tensor, labels: Tensor, spans: Tensor, width: int) -> Tensor:
+    """The sum over the labels of every stretch of every sample, [B, width]."""
     valid = labels != IGNORE
-    rows = valid.nonzero()[:, 0]
-    numbers = spans[valid]
+    rows, numbers = valid.nonzero()[:, 0], spans[valid]
     inside = numbers >= 0
     place = rows[inside] * width + numbers[inside]
-    sums = logs_N.new_zeros(len(labels) * width).index_add(0, place, logs_N[inside])
-    counts = logs_N.new_zeros(len(labels) * width).index_add(0, place, torch.ones_like(logs_N[inside]))
-    return sums.reshape(len(labels), width), counts.reshape(len(labels), width)
+    return values_N.new_zeros(len(labels) * width).index_add(0, place, values_N[inside]).reshape(len(labels), width)
