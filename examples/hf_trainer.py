@@ -2,12 +2,10 @@
 
     python examples/hf_trainer.py
 
-A vision transformer of two layers learns handwritten digits from one of four layers and four times its width. It has
+A vision transformer of two layers learns handwritten digits from one of four layers and twice its width. It has
 200 labelled pictures. It learns from the labels, from the teacher's answers (KL), and from how queries, keys and values
-relate to each other in the teacher's last layer (MiniLMv2), which needs no projector between the widths. Printed with
-torch 2.13.0 on a CPU:
-
-FIGURES
+relate to each other in the teacher's last layer (MiniLMv2), which needs no projector between the widths. It prints the
+accuracies of the teacher, of the student with labels alone, and of the student with labels and teacher.
 
 Shapes: B pictures in a batch, V classes.
 """
@@ -102,7 +100,9 @@ def as_batch(inputs: dict[str, Any]) -> Batch:
 def vit(width: int, layers: int) -> PreTrainedModel:
     """A new classifier of 8 x 8 grey pictures."""
     sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
-    config = ViTConfig(image_size=8, patch_size=2, num_channels=1, num_attention_heads=4, num_labels=10, **sizes)
+    config = ViTConfig(
+        image_size=8, patch_size=2, num_channels=1, num_attention_heads=4, num_labels=10, initializer_range=0.1, **sizes
+    )
     return ViTForImageClassification(config)
 
 
@@ -126,17 +126,17 @@ def main(steps: int = 300) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         plan = {"per_device_train_batch_size": 32, "per_device_eval_batch_size": 256, "max_steps": steps}
         quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-        args = TrainingArguments(folder, learning_rate=2e-3, warmup_steps=0.1, use_cpu=True, **plan, **quiet)
+        args = TrainingArguments(folder, learning_rate=3e-3, warmup_steps=0.1, use_cpu=True, **plan, **quiet)
         rest = {"args": args, "eval_dataset": test, "compute_metrics": accuracy}
         torch.manual_seed(0)
         teacher = Trainer(model=vit(64, 4), train_dataset=train, **rest)
         found["teacher"] = fit(teacher)
         torch.manual_seed(1)
-        found["labels"] = fit(Trainer(model=vit(16, 2), train_dataset=train[:FEW], **rest))
+        found["labels"] = fit(Trainer(model=vit(32, 2), train_dataset=train[:FEW], **rest))
         torch.manual_seed(1)  # the same start
         terms = [(CrossEntropy(), 0.1), (KL(temperature=2), 0.9)]
         layers = Relations(match={"layers.1": "layers.3"}, relation_heads=4), 1.0
-        distilled = DistillingTrainer(teacher.model, terms, layers, model=vit(16, 2), train_dataset=train[:FEW], **rest)
+        distilled = DistillingTrainer(teacher.model, terms, layers, model=vit(32, 2), train_dataset=train[:FEW], **rest)
         found["labels and teacher"] = fit(distilled)
     print("\n".join(f"{name:20} {score:.3f}" for name, score in found.items()))
     return found

@@ -15,6 +15,7 @@ from limbeck.core.recipe import Optimization, Recipe, TrainTokenizer, dump_recip
 from limbeck.data.sources.csv import CSV
 from limbeck.data.sources.digits import Digits
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
+from limbeck.objectives.temperature import Fixed
 from tests.core.recipes import ROOT, SHIPPED, recipe, refusal, with_value
 
 
@@ -195,7 +196,8 @@ class TestFromTeacher:
 
     @pytest.mark.parametrize("student", [{"model": "from-teacher"}, {"model": "other", "layers": [0]}])
     def test_goes_with_layers_and_layers_with_it(self, student: dict[str, Any]) -> None:
-        assert "`layers` goes with `model: from-teacher`" in refusal(recipe(student=student))
+        told = refusal(recipe(student=student))
+        assert "what is kept, for instance `layers: [0, 5]`" in told or "only with `model: from-teacher`" in told
 
     @pytest.mark.parametrize("layers", [[], [-1], ["top"]])
     def test_refuses_layers_that_no_model_has(self, layers: list[Any]) -> None:
@@ -300,7 +302,7 @@ class TestRoundTrip:
         assert dumped["training"]["learning_rate"] == 1e-3
 
     @given(
-        seed=st.integers(0, 2**31),
+        seed=st.integers(0, 2**31 - 1),
         rate=st.floats(1e-8, 10),
         epochs=st.floats(0.01, 1e3),
         weight=st.floats(-5, 5),
@@ -326,7 +328,7 @@ class TestRoundTrip:
 
     def test_a_loaded_recipe_takes_overrides(self) -> None:
         made = load_recipe(load_recipe(recipe()), ["stages.distil.terms.kl.temperature=7"])
-        assert made.stages[0].terms[1].temperature == 7
+        assert made.stages[0].terms[1].temperature == Fixed(value=7)
 
     def test_the_stored_json_is_a_recipe_file(self, tmp_path: Path) -> None:
         from limbeck.core.artifacts import write_json

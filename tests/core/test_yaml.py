@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import load_recipe
 from limbeck.core.yaml import apply_overrides, parse_yaml, read_yaml
+from limbeck.objectives.temperature import Fixed
 from tests.core.recipes import recipe, refusal
 
 
@@ -101,7 +102,7 @@ class TestOverrides:
             ["stages.0.epochs=7", "stages.distil.terms.kl.temperature=5", "stages.-1.terms.0.label_smoothing=0.1"],
         )
         assert made.stages[0].epochs == 7
-        assert made.stages[0].terms[1].temperature == 5
+        assert made.stages[0].terms[1].temperature == Fixed(value=5)
         assert made.stages[0].terms[0].label_smoothing == 0.1
 
     def test_a_bare_name_is_given_fields(self) -> None:
@@ -113,7 +114,7 @@ class TestOverrides:
     def test_a_bare_name_in_a_list_is_given_fields(self) -> None:
         stage = {"name": "s", "terms": ["cross_entropy", "kl"]}
         for path in ("stages.s.terms.kl.temperature", "stages.s.terms.1.temperature"):
-            assert load_recipe(recipe(stages=[stage]), [f"{path}=3"]).stages[0].terms[1].temperature == 3
+            assert load_recipe(recipe(stages=[stage]), [f"{path}=3"]).stages[0].terms[1].temperature == Fixed(value=3)
 
     def test_sections_that_are_not_there_are_made(self) -> None:
         made = load_recipe(

@@ -67,7 +67,7 @@ def test_what_is_not_there_is_told_with_what_is() -> None:
     model = new("bert", num_hidden_layers=2)
     with pytest.raises(ModelError, match=r"(?s)no layer 'bert.encoder.layer.9'.*bert.encoder.layer.\{0..1\}"):
         Taps(model, ["bert.encoder.layer.9"])
-    with pytest.raises(ModelError, match="did you mean 'bert.encoder'"):
+    with pytest.raises(ModelError, match=r"did you mean 'bert\.encoder'"):
         Taps(model, ["bert.encodr"])
     with pytest.raises(ModelError, match="no place in a model"):
         Tap.parse("first:out")

@@ -20,17 +20,18 @@ INTEGER_POWERS = (2, 3, 4)
 
 
 class Pool:
-    """Memory that is used again for every block of rows, one array a name."""
+    """Memory that is used again for every block of rows, one array for each name and type."""
 
     def __init__(self) -> None:
-        self._arrays: dict[object, Tensor] = {}
+        self._arrays: dict[tuple[object, torch.dtype, torch.device], Tensor] = {}
 
     def take(self, name: object, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
-        """An array with any content; it is the same memory for the same name."""
+        """An array with any content; it is the same memory for the same name and type."""
         size = torch.Size(shape).numel()
-        flat = self._arrays.get(name)
+        key = (name, like.dtype, like.device)
+        flat = self._arrays.get(key)
         if flat is None or len(flat) < size:
-            flat = self._arrays[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+            flat = self._arrays[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return flat[:size].view(shape)
 
 
@@ -84,13 +85,11 @@ class Soft:
 
 
 def scaled(logits_NV: Tensor, top_N1: Tensor, temperature: float | Tensor, out: Tensor) -> Tensor:
-    """(z - top) / T in one pass."""
-    if isinstance(temperature, float | int) and temperature == 1:
-        return torch.sub(logits_NV, top_N1, out=out)
+    """(z - top) / T; z / T - top / T would lose the digits that an offset common to a row takes up."""
+    torch.sub(logits_NV, top_N1, out=out)
     if isinstance(temperature, float | int):
-        return torch.add(top_N1 / -temperature, logits_NV, alpha=1 / temperature, out=out)
-    slope_N1 = (1 / temperature).expand_as(top_N1)
-    return torch.addcmul(-top_N1 * slope_N1, logits_NV, slope_N1, out=out)
+        return out if temperature == 1 else out.mul_(1 / temperature)
+    return out.mul_(1 / temperature)
 
 
 @dataclass
@@ -108,6 +107,7 @@ class Chunk:
         learned: by label of a term, what of it is learned and known before the pass, such as a temperature.
         support: what a sparse teacher says; None where the teacher gives logits.
         pool: memory for arrays that a closed form makes.
+        prefix: whether `shared` are the first classes, or all; None: to be found out, which waits for the device.
     """
 
     logits_NV: Tensor
@@ -120,8 +120,13 @@ class Chunk:
     learned: Mapping[str, Tensor] = field(default_factory=dict)
     support: Support | None = None
     pool: Pool = field(default_factory=Pool)
+    prefix: bool | None = None
     _made: dict[object, tuple[object, Tensor]] = field(default_factory=dict)
     _soft: dict[object, Soft] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.prefix is None:
+            self.prefix = is_prefix(self.shared)
 
     def log_probs(self) -> Tensor:
         """The student's log-probabilities over its whole vocabulary, [N, V]."""
@@ -145,8 +150,10 @@ class Chunk:
         key = (whose, temperature if plain else id(temperature))
         if key not in self._made:
             if self.shared is not None and whose != "all":
-                logits = columns(logits, self.shared)
-            softened = logits if plain and temperature == 1 else logits / temperature
+                logits = self._columns(logits)
+            softened = logits
+            if not plain or temperature != 1:
+                softened = (logits - logits.detach().amax(1, keepdim=True)) / temperature
             # The temperature is kept with the result, since the id of one that is gone may be given anew.
             self._made[key] = (temperature, torch.log_softmax(softened, dim=-1))
         return self._made[key][1]
@@ -154,9 +161,12 @@ class Chunk:
     def _buckets(self) -> Tensor:
         if "buckets" not in self._made:
             assert self.support is not None
-            logits_NS = self.logits_NV if self.shared is None else columns(self.logits_NV, self.shared)
-            self._made["buckets"] = (None, self.support.buckets(logits_NS))
+            self._made["buckets"] = (None, self.support.buckets(self._columns(self.logits_NV)))
         return self._made["buckets"][1]
+
+    def _columns(self, logits: Tensor) -> Tensor:
+        """What both have; a plain view where it is the first classes, as with padded vocabularies."""
+        return self.common(logits) if self.shared is None or self.prefix else logits.index_select(1, self.shared)
 
     def put(self, buckets_NC: Tensor | None = None, soft: Soft | None = None) -> None:
         """Hand in what the pass has made already: the student's buckets, its softmax over the whole vocabulary."""
@@ -170,7 +180,7 @@ class Chunk:
     def comparable(self, temperature: float | Tensor) -> bool:
         """Whether `soft_student` and `soft_teacher` can be had at this temperature."""
         fixed = not (isinstance(temperature, Tensor) and temperature.requires_grad)
-        return fixed and self.support is None and (self.shared is None or is_prefix(self.shared))
+        return fixed and self.support is None and bool(self.prefix)
 
     def soft(self) -> Soft:
         """The student's softmax over its whole vocabulary."""
@@ -232,11 +242,6 @@ def _power(softer: Soft, power: int, name: object) -> Soft:
     return Soft(softer.logits_NV, temperature, softer.top_N1, exp_NV, total_N1, log_sum_N1, softer.pool, name)
 
 
-def is_prefix(ids: Tensor) -> bool:
-    """Whether sorted, distinct ids are the first ones."""
-    return len(ids) == 0 or int(ids[-1]) == len(ids) - 1
-
-
-def columns(logits: Tensor, ids: Tensor) -> Tensor:
-    """Columns by id; a plain view where they are the first ones, as with padded vocabularies."""
-    return logits[:, : len(ids)] if is_prefix(ids) else logits.index_select(1, ids)
+def is_prefix(ids: Tensor | None) -> bool:
+    """Whether sorted, distinct ids are the first ones, or all."""
+    return ids is None or len(ids) == 0 or int(ids[-1]) == len(ids) - 1

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from limbeck.core.types import Dense, Head
 from limbeck.objectives.base import DistributionTerm
-from limbeck.objectives.chunk import Chunk, Pool
+from limbeck.objectives.chunk import Chunk, Pool, is_prefix
 from limbeck.objectives.folded import Folded, fold
 from limbeck.objectives.kernels import dense_kd
 from limbeck.objectives.mixture import MixedRows
@@ -45,6 +45,7 @@ class Rows:
         row_weights_N: how much each row counts; None: all the same.
         teacher_weights_N: how much the teacher's word counts in each row; None: all the same.
         shared, progress, other_labels_N, other_share_N, learned: as in `Chunk`.
+        prefix: whether `shared` are the first classes, or all.
     """
 
     terms: Sequence[DistributionTerm]
@@ -59,6 +60,10 @@ class Rows:
     other_labels_N: Tensor | None = None
     other_share_N: Tensor | None = None
     learned: Mapping[str, Tensor] = field(default_factory=dict)
+    prefix: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prefix = is_prefix(self.shared)  # once a pass, since it waits for the device
 
     def chunk(self, logits_NV: Tensor, rows: slice, teacher_NU: Tensor | None, pool: Pool | None = None) -> Chunk:
         """The formulas' view of some rows."""
@@ -73,6 +78,7 @@ class Rows:
             self.learned,
             self.teacher[rows] if isinstance(self.teacher, Support) else None,
             pool or Pool(),
+            self.prefix,
         )
 
     def counts(self, term: DistributionTerm, rows: slice) -> Tensor | None:
@@ -89,8 +95,15 @@ class Rows:
         for term in self.terms:
             values_N, counts_N = term.rows(chunk), self.counts(term, rows)
             values.append((values_N if counts_N is None else values_N * counts_N).sum())
-        sums = torch.stack(values)
-        return (sums * sums.new_tensor(self.weights)).sum(), sums
+        # Empty sums keep the total in the graph where every weight is zero.
+        kept = sum(each.flatten()[:0].sum() for each in (chunk.logits_NV, *self.learned.values()))
+        sums = torch.stack([v if w else v.detach() for v, w in zip(values, self.weights, strict=True)])
+        return self.total(sums) + kept, sums
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The terms' sums by their weights; one of weight zero is left out, also where it is not finite."""
+        weights = sums.new_tensor(self.weights)
+        return (torch.where(weights != 0, sums, 0.0) * weights).sum()
 
     def rows_to_a_chunk(self, classes: int, dtype: torch.dtype) -> int:
         """As many as `chunk_bytes` holds."""
@@ -189,7 +202,7 @@ class Sweep:
                 sums += self._chunk(logits_NV, self._told(rows), rows)
                 if self.gradients is not None:
                     self.gradients.add(rows, logits_NV, part_ND, head_VD)
-        return (sums * sums.new_tensor(self.rows.weights)).sum(), sums
+        return self.rows.total(sums), sums
 
     def _array(self, name: str, part: Tensor, weight: Tensor) -> Tensor:
         return self.pool.take(name, (len(part), len(weight)), weight)
@@ -210,7 +223,8 @@ class Sweep:
     def _chunk(self, logits_NV: Tensor, told_NU: Tensor | None, rows: slice) -> Tensor:
         """Each term's sum over a chunk; the gradient takes the place of the logits."""
         whole = self.rows.chunk(logits_NV, rows, told_NU, self.pool)
-        if (plan := dense_kd.plan(self.rows.terms, whole)) is not None:
+        plan = dense_kd.plan(self.rows.terms, whole) if all(self.rows.weights) else None
+        if plan is not None:
             return self._in_one_kernel(plan, whole, rows)
         size = max(1, BLOCK.get(logits_NV.device.type, BLOCK_ELSEWHERE) // logits_NV.shape[1])
         sums = logits_NV.new_zeros(len(self.rows.terms), dtype=self.exact)
@@ -268,7 +282,7 @@ class Sweep:
         """What a term's gradient is multiplied by, [N, 1]."""
         counts_N = self.rows.counts(self.rows.terms[i], among)
         if counts_N is None:
-            return chunk.logits_NV.new_full((len(chunk.logits_NV), 1), self.rows.weights[i])
+            return chunk.logits_NV.new_full((len(chunk.logits_NV), 1), self.rows.weights[i], dtype=self.exact)
         return counts_N[:, None] * self.rows.weights[i]
 
     def _by_autograd(
@@ -284,7 +298,7 @@ class Sweep:
                 buckets = [folded.buckets_NC.detach().requires_grad_(out_NV is not None)]
                 view.put(buckets_NC=buckets[0])
             values = {i: self.rows.terms[i].rows(view) for i in wanted}
-            total = sum((self._scale(i, among, chunk).squeeze(1) * v_N).sum() for i, v_N in values.items())
+            total = sum((self._scale(i, among, chunk).squeeze(1) * v_N).sum() for i, v_N in values.items() if self.rows.weights[i])
         if out_NV is not None and isinstance(total, Tensor) and total.requires_grad:
             found = torch.autograd.grad(total, [logits, *buckets, *leaves.values()], allow_unused=True)
             if found[0] is not None:

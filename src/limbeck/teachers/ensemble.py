@@ -64,7 +64,8 @@ class EnsembleTeacher:
             DataError: a sample's domain has no teacher.
         """
         if not needs.dist or self.combine == "domain":
-            features = self.members[0].signal(batch, Needs(features=needs.features)).features
+            read = Needs(features=needs.features)
+            features = self.members[0].signal(batch, read).features if read else {}
             return Signal(self._routed(batch) if needs.dist else None, features)
         first = self.members[0].signal(batch, needs)
         assert first.dist is not None
