@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from limbeck.core.errors import ModelError, RecipeError
 from limbeck.core.types import Blend, Dense, Head, TopK
 from limbeck.objectives import distribution_loss
 from tests.contracts.cases import (
     LABELS,
+    NAMES,
     READS_LABELS,
     TERMS,
     B,
@@ -24,6 +26,7 @@ from tests.contracts.cases import (
     both_kinds,
     case,
     close,
+    every_divergence,
     every_term,
     every_variant,
     gradients,
@@ -201,8 +204,59 @@ def test_blended_samples(term: Any, kind: str) -> None:
     there = run(term, mine, told, labels, blend=Blend(other, share))
     back = run(term, mine, told, other, blend=Blend(labels, 1 - share))
     close(there, back)
+    if term.type() == "mixed_target":
+        both = (labels, 1 - share), (other, share)
+        apart = sum(run(term, mine, told, y, row_weights=w) for y, w in both)
+        found, wanted = (torch.autograd.grad(each, given.leaves(), retain_graph=True) for each in (there, apart))
+        close(found, wanted)
+    if term.type() == "weighted_kl":
+        close(there, weighted_by_losses(given.logits()[:, 0], given.told()[:, 0], labels, other, share.double()))
     reads = term.type() in {*READS_LABELS, "cross_entropy"}
     assert (abs(there - run(term, mine, told, labels)) > 1e-3) == reads
+
+
+def weighted_by_losses(mine: Tensor, told: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """`weighted_kl` at T = 1: the loss of each model is that of both labels, by their shares."""
+    assert TERMS[NAMES.index("weighted_kl")].temperature.value == 1
+    total = torch.zeros((), dtype=torch.float64)
+    for q, p, a, b, s in zip(mine.softmax(1), told.softmax(1), first, second, share, strict=True):
+        losses = [-(1 - s) * each[a].log() - s * each[b].log() for each in (q.detach(), p)]
+        total = total + (1 - torch.exp(-losses[0] / (losses[1] + 1e-7))) * (p * (p.log() - q.log())).sum()
+    return total
+
+
+LIMITS = {"kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "total_variation", "dkd", "adaptive_kl"}
+"""Terms to which a class that both models rule out is as good as none."""
+
+
+@every_divergence
+@both_kinds
+@pytest.mark.parametrize("told_by", ["head", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("both", [False, True], ids=["teacher", "both"])
+def test_a_class_that_is_masked_out(term: Any, kind: str, told_by: str, dtype: torch.dtype, both: bool) -> None:
+    """A logit of -inf, as padded rows of a head may have, is a class of no probability; nothing is undefined."""
+    given, out, left = case(dtype), 3, torch.tensor([0, 1, 2, 4, 5, 6])
+    mask = torch.zeros(V, dtype=dtype)
+    mask[out] = -torch.inf
+    hidden, weight, bias = given.hidden, given.weight, given.bias + (mask if both else 0)
+    mine = Head(hidden, weight, bias) if kind == "head" else Dense(hidden @ weight.T + bias)
+    told = given.told() + mask
+    teacher = Dense(told) if told_by == "dense" else Head(given.teacher_hidden, given.teacher_weight, mask)
+    loss = run(term, mine, teacher)
+    slopes = gradients(loss, given.leaves())
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(each).all() for each in slopes)
+    assert told[..., out].max() == -torch.inf, "the caller's logits are left as they are"
+    wanted = None
+    if both and term.type() in LIMITS:
+        wanted = run(term, given.student(kind), Dense(given.told()), shared=left)
+    elif term.type() == "kl":  # 0 log 0 = 0: the teacher asks nothing of the class but that it be unlikely
+        p, q = (z[LABELS != -100].log_softmax(-1) for z in (given.told()[..., left], given.logits()))
+        wanted = (p.exp() * (p - q[:, left])).sum()
+    if wanted is not None:
+        close(loss, wanted, rtol=1e-4, atol=1e-5)
+        close(slopes, gradients(wanted, given.leaves()), rtol=1e-4, atol=1e-5)
 
 
 @every_variant

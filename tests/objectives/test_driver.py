@@ -207,6 +207,39 @@ def test_a_term_of_weight_zero_is_still_measured() -> None:
     close(sums["kl"], given.run("head", [KL])[1]["kl"])
 
 
+@both_kinds
+@pytest.mark.parametrize("second", ["kl", "skew_kl"])
+def test_a_term_of_weight_zero_spoils_nothing(kind: str, second: str) -> None:
+    given, told = Case(), Case()
+    told.told.fill_(torch.nan)
+    terms = [CE, build("objective", second)]
+    total, sums = told.run(kind, terms, weights=[0.7, 0.0])
+    assert not torch.isfinite(sums[second])
+    wanted = given.run(kind, [CE], weights=[0.7])[0]
+    close(total, wanted)
+    close(told.slopes(total), given.slopes(wanted))
+    none, _ = given.run(kind, terms, weights=[0.0, 0.0])
+    assert none == 0
+    assert all((g == 0).all() for g in given.slopes(none))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 0.7, torch.full((4, 1), 3.0)], ids=["1", "3", "0.7", "rows"])
+def test_an_offset_common_to_a_row_costs_no_digits(temperature: Any) -> None:
+    """Logits on a grid of 1/64 are exact in float32 even beside 2^17."""
+    logits = (64 * normal(4, V)).round().float() / 64
+    with_offset, plain = (Chunk(z, torch.arange(4), z.flip(1)) for z in (logits + 2.0**17, logits))
+    close(with_offset.soft_student(temperature).scaled_NV, plain.soft_student(temperature).scaled_NV, rtol=0, atol=0)
+    close(with_offset.student(temperature), plain.student(temperature), rtol=0, atol=0)
+
+
+def test_the_shared_classes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are the first ones is known to the host only when the device has caught up."""
+    asked: list[Tensor] = []
+    monkeypatch.setattr("limbeck.objectives.chunk.is_prefix", lambda ids: asked.append(ids))
+    Case().run("head", [CE, KL], LABELS.clamp(max=4), shared=torch.arange(V - 2))
+    assert not asked, "asked for a chunk, not for the pass"
+
+
 def test_a_term_that_asks_needs_a_teacher() -> None:
     given = Case()
     with pytest.raises(RecipeError, match="kl asks for a teacher"):

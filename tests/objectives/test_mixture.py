@@ -33,6 +33,20 @@ def test_equals_the_mixed_probabilities(kind: str, told: str) -> None:
         )
 
 
+def test_members_of_different_types() -> None:
+    """The arrays of one are no place for the other's logits."""
+    given, other = case(torch.float32), case(torch.float32, seed=1)
+    head = other.teacher("head")
+    assert isinstance(head, Head)
+    half = Head(head.hidden.bfloat16(), head.weight.bfloat16())
+    told = (half.hidden @ half.weight.T).float()
+    mixed = WEIGHTS[:, None, :1] * given.told().softmax(-1) + WEIGHTS[:, None, 1:] * told.softmax(-1)
+    mixture = Mixture((given.teacher("head"), half), WEIGHTS.log())  # type: ignore[arg-type]
+    found, _ = distribution_loss(given.student("head"), mixture, LABELS, [KL()], [1.0])
+    wanted, _ = distribution_loss(given.student("dense"), Dense(mixed.log().float()), LABELS, [KL()], [1.0])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_no_gradient_reaches_a_member() -> None:
     given = case()
     leaves = [given.teacher_hidden.requires_grad_(), given.teacher_weight.requires_grad_()]

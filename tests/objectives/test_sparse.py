@@ -194,16 +194,44 @@ def test_the_tail_is_exact_where_the_named_classes_hold_nearly_all() -> None:
 @both_kinds
 @pytest.mark.parametrize("shared", [torch.arange(V - 2), torch.tensor([0, 1, 2, 4, 5, 8])], ids=["prefix", "some"])
 def test_shared_vocabulary(kind: str, shared: Tensor) -> None:
-    """Ids are those of the classes that both have; the student's other classes take no part."""
+    """Ids are those of the classes that both have, and others, which take no part as those of the student do not."""
     given, term = Case(), build("objective", {"type": "jensen_shannon", "temperature": 2})
     dense = given.run(kind, Dense(given.told), [CE, term], shared=shared)
+    slopes = given.slopes(dense)
     logs = torch.log_softmax(given.told[..., shared], -1)
-    ids = shared.expand(B, T, -1)
-    loss = given.run(kind, TopK(ids, logs, torch.full((B, T), -torch.inf)), [CE, term], shared=shared)
-    close(loss, dense)
-    close(given.slopes(loss), given.slopes(dense))
-    with pytest.raises(ModelError, match="class that the student does not have"):
-        given.run(kind, top(given.told, V), [term], shared=shared)
+    of_shared = TopK(shared.expand(B, T, -1), logs, torch.full((B, T), -torch.inf))
+    for teacher in (of_shared, top(given.told, V, fill=1)):
+        loss = given.run(kind, teacher, [CE, term], shared=shared)
+        close(loss, dense)
+        close(given.slopes(loss), slopes)
+    with pytest.raises(RecipeError, match="tail may hold classes"):
+        given.run(kind, top(given.told, 5), [term], shared=shared)
+
+
+@both_kinds
+def test_drawn_classes_that_the_student_lacks_do_not_count(kind: str) -> None:
+    given, shared, kl = Case(), torch.tensor([0, 1, 2, 4, 5, 8]), build("objective", "kl")
+    counts = torch.randint(1, 9, (B, T, V), generator=torch.Generator().manual_seed(0))
+    drawn = Sampled(torch.arange(V).expand(B, T, V), counts)
+    loss, wanted = (given.run(kind, t, [CE, kl], shared=shared) for t in (drawn, Dense(counts.double().log())))
+    close(loss, wanted)
+    close(given.slopes(loss), given.slopes(wanted))
+    with pytest.raises(ModelError, match="names no class"):
+        given.run(kind, Sampled(torch.full((B, T, 1), 3), torch.ones(B, T, 1)), [kl], shared=shared)
+
+
+def test_a_tail_of_nothing_is_softened_like_any_probability() -> None:
+    """As a dense teacher of buckets, the last of which is at the floor."""
+    term = build("objective", {"type": "reverse_kl", "temperature": 4})
+    ids, mine = torch.tensor([[0, 1]]), normal(1, V)
+    teacher = TopK(ids, torch.tensor([[-0.5, -0.5]]).log_softmax(1), torch.tensor([-torch.inf]))
+    told = torch.cat([teacher.logprobs, torch.tensor([[-87.0]])], 1).double()
+    student = bucketed(mine, ids).log()
+    found, wanted = (
+        distribution_loss(Dense(z), t, torch.tensor([0]), [term], [1.0])[0]
+        for z, t in ((mine, teacher), (student, Dense(told)))
+    )
+    close(found, wanted)
 
 
 def test_a_class_that_the_student_lacks_is_refused() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import limbeck
 from limbeck.core.errors import RecipeError
-from tests.pipeline.recipes import images, language, stage
+from tests.pipeline.recipes import BERT, images, language, stage, texts
 
 HARD, SOFT = {"type": "cross_entropy"}, {"type": "kl", "temperature": 2}
 HINT = {"type": "fitnets", "match": {"encoder.stages.1": "encoder.stages.1"}}
@@ -67,11 +67,14 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> No
     assert [line["loss"] for line in found[0]] == pytest.approx([line["loss"] for line in found[1]], rel=1e-5)
 
 
-def test_a_gradient_penalty_changes_the_gradient(teacher: dict[str, Any], tmp_path: Path) -> None:
+def test_a_gradient_penalty_changes_the_gradient(tmp_path: Path) -> None:
     found = []
     for penalty in (0.0, 0.5):
-        plan = stage(max_steps=1, gradient_penalty=penalty)
-        limbeck.run(images(tmp_path / f"{penalty}", teacher=teacher, stages=[plan]), until="train")
+        plan = stage(max_steps=1, gradient_penalty=penalty, terms=[HARD])
+        student = {"config": {**BERT, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}}
+        student["tokenizer"] = {"train": "bpe", "vocab_size": 300}
+        fields = {"teacher": None, "student": student, "training": {"global_batch_size": 8}, "stages": [plan]}
+        limbeck.run(texts(tmp_path / f"{penalty}", tmp_path / "rows.csv", **fields), until="train")
         found.append(lines_of(tmp_path / f"{penalty}")[0]["grad_norm"])
     assert found[0] != pytest.approx(found[1], rel=1e-3)
 

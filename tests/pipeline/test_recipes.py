@@ -28,6 +28,9 @@ def test_two_steps(path: Path, tmp_path: Path) -> None:
     for stage in recipe.stages:
         settings += [f"stages.{stage.name}.max_steps=2", f"stages.{stage.name}.global_batch_size=4"]
         settings += [f"stages.{stage.name}.per_device_train_batch_size=2", f"stages.{stage.name}.eval_steps=2"]
+    if recipe.data.train.type() == "arithmetic":
+        few = "{type: arithmetic, train_size: 64, validation_size: 16, test_size: 16}"
+        settings += [f"data.train={few}", f"teacher.finetune.data.train={few}"]
     if recipe.teacher is not None and recipe.teacher.finetune is not None:
         settings += ["teacher.finetune.max_steps=2", "teacher.finetune.global_batch_size=4"]
     if recipe.task.type() == "text_classification":

@@ -18,6 +18,9 @@ from limbeck.objectives.sparse import Support
 INTEGER_POWERS = (2, 3, 4)
 """Ratios of temperatures at which one exponential is made out of another: exp(z) = exp(z/T)^T."""
 
+LOWEST = -1e5
+"""What logits below it count as: classes that are masked out with -inf, at which 0 * inf would be undefined."""
+
 
 class Pool:
     """Memory that is used again for every block of rows, one array for each name and type."""
@@ -240,6 +243,12 @@ def _power(softer: Soft, power: int, name: object) -> Soft:
     log_sum_N1 = power * (softer.log_sum_N1 - softer.total_N1.log()) + total_N1.log()
     temperature = softer.temperature / power
     return Soft(softer.logits_NV, temperature, softer.top_N1, exp_NV, total_N1, log_sum_N1, softer.pool, name)
+
+
+def floored(logits: Tensor) -> Tensor:
+    """Logits none of which is below `LOWEST`; copied only where one is."""
+    below = logits.numel() > 0 and bool(logits.detach().amin() < LOWEST)
+    return logits.clamp(min=LOWEST) if below else logits
 
 
 def is_prefix(ids: Tensor | None) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from limbeck.core.errors import DataError, RecipeError
 from limbeck.core.types import IGNORE, Blend, Dense, Dist, Head, Mixture, Sampled, TopK
 from limbeck.objectives.base import DistributionTerm
-from limbeck.objectives.chunk import Chunk
+from limbeck.objectives.chunk import Chunk, floored
 from limbeck.objectives.mixture import MixedRows
 from limbeck.objectives.sparse import Support, support
 from limbeck.objectives.sweep import FusedRows, Rows, Sweep, exact_type, working_type
@@ -104,10 +104,10 @@ def _evaluate(given: Dense | Head, rows: Rows, exact: torch.dtype) -> tuple[Tens
         every = slice(0, len(given.logits))
         told = None
         if isinstance(rows.teacher, Dense | Head):
-            told = _whole(rows.teacher, every).to(exact)
+            told = floored(_whole(rows.teacher, every).to(exact))
         elif isinstance(rows.teacher, MixedRows):
-            told = rows.teacher.log_probs(every, _whole).to(exact)
-        total, sums = rows.evaluate(rows.chunk(given.logits.to(exact), every, told), every)
+            told = floored(rows.teacher.log_probs(every, _whole).to(exact))
+        total, sums = rows.evaluate(rows.chunk(floored(given.logits.to(exact)), every, told), every)
         return total, sums.detach()
     if torch.is_grad_enabled():
         return FusedRows.apply(given.hidden, given.weight, given.bias, rows, *rows.learned.values())

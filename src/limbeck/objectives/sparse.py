@@ -2,8 +2,8 @@
 
 A top-k teacher is compared over K + 1 buckets: each class that it names, and all the others together. The student's
 mass outside the teacher's classes meets the teacher's tail, so it is never hidden; with K = V the buckets are the
-classes themselves. Any divergence between distributions is then one between buckets, and is never above the
-divergence between the whole distributions (data processing).
+classes themselves. Any divergence between distributions is then one between buckets, and at T = 1 an f-divergence is
+never above that between the whole distributions (data processing).
 
 A temperature softens the buckets, softmax(log b / T), of both models alike: equal distributions do not differ at
 any T, and at K = V this is exactly softmax(z / T). With a tail it is not the bucketed softmax(z / T), which cannot be
@@ -11,6 +11,9 @@ known: how the tail's mass is spread decides what it becomes at T.
 
 Drawn classes stand for the teacher's distribution by their frequencies. What is linear in the teacher's
 probabilities, such as the gradient of forward KL, is then unbiased; other terms are refused.
+
+Where the vocabularies differ, classes that only the teacher has are left out, and it is renormalised over the others.
+That needs to know which classes hold its mass: a tail may hold some that only the teacher has, and is refused.
 
 Shapes: N rows, V classes, K classes that a row names, C buckets: K, or K + 1 with a tail.
 
@@ -21,7 +24,8 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,6 +37,9 @@ FLOOR = -87.0
 """Log of what counts as no probability at all; exp() of it is just above float32's smallest number."""
 HIDDEN = -1e30
 """A logit that takes no part."""
+ROUNDING = 1e-6
+"""A tail below it is what summing up probabilities leaves."""
+RECORD_AGAIN = "record the teacher again, for this student's vocabulary"
 
 
 @dataclass
@@ -44,32 +51,38 @@ class Support:
         empty_NK: where no class is named.
         logs_NC: log-probabilities of the buckets, those of `empty_NK` of no meaning.
         tail: whether the last bucket is the rest of the classes.
+        left_N1: whether there are any such classes.
     """
 
     ids_NK: Tensor
     empty_NK: Tensor
     logs_NC: Tensor
     tail: bool
+    left_N1: Tensor
 
     def __getitem__(self, rows: slice) -> Support:
-        return Support(self.ids_NK[rows], self.empty_NK[rows], self.logs_NC[rows], self.tail)
+        return Support(
+            self.ids_NK[rows], self.empty_NK[rows], self.logs_NC[rows], self.tail, left_N1=self.left_N1[rows]
+        )
 
     def teacher(self, temperature: float | Tensor) -> Tensor:
         """The teacher's log-probabilities over its buckets, [N, C]."""
         if not self.tail:
             _refuse_softening(temperature)
             return self.logs_NC.masked_fill(self.empty_NK, FLOOR)
-        dead_NC = _with_last(self.empty_NK, False) | (self.logs_NC == -torch.inf)
-        return _soften(self.logs_NC, dead_NC, temperature)
+        # As little as the floor is softened like any other probability, so that T^2 does not multiply it alone.
+        return _soften(self.logs_NC.clamp(min=FLOOR), self._dead(), temperature)
 
     def student(self, buckets_NC: Tensor, temperature: float | Tensor) -> Tensor:
         """The student's log-probabilities over the same buckets, [N, C], from those at T = 1."""
         if not self.tail:
             _refuse_softening(temperature)
             return buckets_NC.masked_fill(self.empty_NK, FLOOR)
-        nothing_left_N1 = buckets_NC[:, -1:].detach() < HIDDEN / 2
-        dead_NC = torch.cat([self.empty_NK, nothing_left_N1], 1)
-        return _soften(buckets_NC, dead_NC, temperature)
+        return _soften(buckets_NC, self._dead(), temperature)
+
+    def _dead(self) -> Tensor:
+        """Buckets that hold no class, [N, C]."""
+        return torch.cat([self.empty_NK, ~self.left_N1], 1)
 
     def buckets(self, logits_NV: Tensor) -> Tensor:
         """The student's log-probabilities of the buckets at T = 1, [N, C], with gradients."""
@@ -97,36 +110,58 @@ def support(dist: TopK | Sampled, keep: Tensor, exact: torch.dtype, classes: int
         shared: ids of the classes that both have; None where they are the same.
 
     Raises:
-        ModelError: it names a class that the student does not have.
+        ModelError: it names a class that the student does not have, or in a row none that both have.
+        RecipeError: the vocabularies differ, and it has a tail.
     """
     ids_NK = dist.ids.flatten(0, -2)[keep].long()
     empty_NK = ids_NK < 0
+    if shared is not None:
+        ids_NK, empty_NK, classes = *_among_shared(ids_NK, empty_NK, shared), len(shared)
+    elif (strange_NK := ids_NK >= classes).any():
+        raise ModelError(
+            "the recorded teacher names a class that the student does not have",
+            got=f"class {int(ids_NK[strange_NK][0])}",
+            allowed=f"the {classes:,} classes that both share",
+            fix=RECORD_AGAIN,
+        )
     if isinstance(dist, Sampled):
         counts_NK = dist.counts.flatten(0, -2)[keep].to(exact).masked_fill(empty_NK, 0)
         logs_NC = (counts_NK / counts_NK.sum(1, keepdim=True)).log()
         empty_NK = empty_NK | (counts_NK == 0)
     else:
         logs_NC = torch.cat([dist.logprobs.flatten(0, -2)[keep], dist.tail.flatten()[keep][:, None]], 1).to(exact)
-    ids_NK = ids_NK.clamp(min=0)
-    made = Support(ids_NK, empty_NK, logs_NC, isinstance(dist, TopK))
-    if shared is not None:
-        places_NK = torch.searchsorted(shared, ids_NK).clamp(max=max(len(shared) - 1, 0))
-        strange_NK = (shared[places_NK] != ids_NK) & ~empty_NK
-        made = replace(made, ids_NK=places_NK)
-    else:
-        strange_NK = ids_NK >= classes
-    if strange_NK.any():
+        if shared is not None:
+            logs_NC = _without_tail(logs_NC, empty_NK)
+    left_N1 = (~empty_NK).sum(1, keepdim=True) < classes
+    return Support(ids_NK.clamp(min=0), empty_NK, logs_NC, isinstance(dist, TopK), left_N1)
+
+
+def _among_shared(ids_NK: Tensor, empty_NK: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
+    """The classes' places among the shared ones, and which name none of them."""
+    places_NK = torch.searchsorted(shared, ids_NK.clamp(min=0)).clamp(max=max(len(shared) - 1, 0))
+    none_NK = empty_NK | (shared[places_NK] != ids_NK)
+    if (lost_N := none_NK.all(1) & ~empty_NK.all(1)).any():
         raise ModelError(
-            "the recorded teacher names a class that the student does not have",
-            got=f"class {int(ids_NK[strange_NK][0])}",
-            allowed=f"the {classes if shared is None else len(shared):,} classes that both share",
-            fix="record the teacher again, for this student's vocabulary",
+            "the recorded teacher names no class that the student has",
+            got=f"{int(lost_N.sum()):,} rows of only other classes",
+            allowed=f"one or more of the {len(shared):,} classes that both share",
+            fix=RECORD_AGAIN,
         )
-    return made
+    return places_NK, none_NK
 
 
-def _with_last(mask_NK: Tensor, value: bool) -> Tensor:
-    return torch.cat([mask_NK, torch.full_like(mask_NK[:, :1], value)], 1)
+def _without_tail(logs_NC: Tensor, empty_NK: Tensor) -> Tensor:
+    """Log-probabilities renormalised over the classes that are named and shared; nothing else may hold any."""
+    if (over_N := logs_NC[:, -1] > math.log(ROUNDING)).any():
+        raise RecipeError(
+            "the recorded teacher's tail may hold classes that the student does not have",
+            got=f"{int(over_N.sum()):,} rows with a tail, and vocabularies that differ",
+            allowed="a tail of nothing, as where every class is recorded",
+            fix=RECORD_AGAIN,
+        )
+    named_NK = logs_NC[:, :-1].masked_fill(empty_NK, -torch.inf)
+    nothing_N1 = torch.full_like(logs_NC[:, -1:], -torch.inf)
+    return torch.cat([named_NK, nothing_N1], 1) - named_NK.logsumexp(1, keepdim=True).clamp(min=HIDDEN)
 
 
 def _soften(logs_NC: Tensor, dead_NC: Tensor, temperature: float | Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from limbeck.core.types import Dense, Head
 from limbeck.objectives.base import DistributionTerm
-from limbeck.objectives.chunk import Chunk, Pool, is_prefix
+from limbeck.objectives.chunk import LOWEST, Chunk, Pool, is_prefix
 from limbeck.objectives.folded import Folded, fold
 from limbeck.objectives.kernels import dense_kd
 from limbeck.objectives.mixture import MixedRows
@@ -259,9 +259,13 @@ class Sweep:
         return torch.stack([(v_N if n_N is None else v_N * n_N).sum() for n_N, v_N in counted])
 
     def _exactly(self, name: str, logits: Tensor) -> Tensor:
-        if logits.dtype == self.exact:
-            return logits
-        return self.pool.take((name, "exact"), logits.shape, logits.new_empty(0, dtype=self.exact)).copy_(logits)
+        """Logits in the exact type, none below `LOWEST`; those of the caller are left as they are."""
+        if logits.dtype != self.exact:
+            out = self.pool.take((name, "exact"), logits.shape, logits.new_empty(0, dtype=self.exact))
+            return out.copy_(logits).clamp_(min=LOWEST)
+        if name == "told" and isinstance(self.rows.teacher, Dense):
+            return torch.clamp(logits, min=LOWEST, out=self.pool.take((name, "exact"), logits.shape, logits))
+        return logits.clamp_(min=LOWEST)
 
     def _block(self, chunk: Chunk, among: slice, out_NV: Tensor | None) -> Tensor:
         """Each term's sum over a block; adds the weighted gradient by its logits to `out_NV`."""
@@ -298,7 +302,8 @@ class Sweep:
                 buckets = [folded.buckets_NC.detach().requires_grad_(out_NV is not None)]
                 view.put(buckets_NC=buckets[0])
             values = {i: self.rows.terms[i].rows(view) for i in wanted}
-            total = sum((self._scale(i, among, chunk).squeeze(1) * v_N).sum() for i, v_N in values.items() if self.rows.weights[i])
+            heavy = [i for i in wanted if self.rows.weights[i]]
+            total = sum((self._scale(i, among, chunk).squeeze(1) * values[i]).sum() for i in heavy)
         if out_NV is not None and isinstance(total, Tensor) and total.requires_grad:
             found = torch.autograd.grad(total, [logits, *buckets, *leaves.values()], allow_unused=True)
             if found[0] is not None:

@@ -1,7 +1,7 @@
 """Cross-entropy and forward KL of a chunk in one kernel: logits are read twice and overwritten once by the gradient.
 
-What it does not know (other terms, label smoothing, a temperature for each row, shared vocabularies) goes through the
-pass in PyTorch.
+What it does not know (other terms, label smoothing, a temperature for each row, shared classes that are not the first
+ones) goes through the pass in PyTorch.
 
 Shapes: N rows, V classes.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from limbeck.objectives.base import DistributionTerm
-from limbeck.objectives.chunk import Chunk
+from limbeck.objectives.chunk import LOWEST, Chunk
 
 BLOCK = 4096
 """Classes that a program holds at a time."""
@@ -41,7 +41,7 @@ class Plan:
 def plan(terms: Sequence[DistributionTerm], chunk: Chunk) -> Plan | None:
     """What the kernel can do of these terms; None if it is not all of them."""
     types = [term.type() for term in terms]
-    plain = chunk.shared is None and chunk.teacher_NU is not None and not chunk.learned and chunk.other_labels_N is None
+    plain = chunk.prefix and chunk.teacher_NU is not None and not chunk.learned and chunk.other_labels_N is None
     if not (plain and usable(chunk.logits_NV.device)) or sorted(types) not in (["kl"], ["cross_entropy", "kl"]):
         return None
     if chunk.logits_NV.dtype == torch.float64 or any(getattr(term, "label_smoothing", 0) for term in terms):
@@ -89,8 +89,10 @@ def evaluate(
             logits_NV.stride(0),
             told_NV.stride(0),
             classes,
+            classes if chunk.shared is None else len(chunk.shared),
             temperature,
             WRITE=write,
             BLOCK=BLOCK,
+            LOWEST=LOWEST,
         )
     return hard_N, soft_N
