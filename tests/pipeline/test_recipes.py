@@ -34,7 +34,9 @@ def test_two_steps(path: Path, tmp_path: Path) -> None:
     if recipe.teacher is not None and recipe.teacher.finetune is not None:
         settings += ["teacher.finetune.max_steps=2", "teacher.finetune.global_batch_size=4"]
     if recipe.task.type() == "text_classification":
-        settings += _without_downloads(tmp_path)
+        settings += _without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
+    elif path.stem == "fashion-mnist":
+        settings += ["data={train: digits}", "teacher.config.embedding_size=8", "teacher.config.hidden_sizes=[8,8,8,8]"]
     elif path.stem == "r1-to-qwen":
         settings += _pair_of_decoders(tmp_path)
     result = limbeck.run(path, settings)
@@ -42,12 +44,16 @@ def test_two_steps(path: Path, tmp_path: Path) -> None:
     assert result.scores
 
 
-def _without_downloads(folder: Path) -> list[str]:
+def _without_downloads(folder: Path, small: bool) -> list[str]:
     """A tiny encoder, and a table of texts, in the place of the hub's."""
     made = limbeck.run(texts(folder / "teacher", folder / "rows.csv"), until="prepare").output
     rows = [f"data.{split}={folder}/rows.csv" for split in ("train", "test")]
-    layers = "student={model: from-teacher, layers: [0, 1]}"
-    return [*rows, "data.label=label", f"teacher.model={made}/prepare/teacher", layers]
+    student = ["student={model: from-teacher, layers: [0, 1]}"]
+    if small:
+        student = ["student={model: from-teacher, layers: [0, 1], vocabulary: trim, embedding_size: 8}"]
+        student += ["stages.distil.terms.multilevel.match={'albert_layer_groups.{0,1}.albert_layers.0': 'layer.{0,1}'}"]
+        student += ["stages.distil.global_batch_size=8", "stages.distil.per_device_train_batch_size=4"]
+    return [*rows, "data.label=label", f"teacher.model={made}/prepare/teacher", *student]
 
 
 def _pair_of_decoders(folder: Path) -> list[str]:
