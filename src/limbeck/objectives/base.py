@@ -119,24 +119,6 @@ class Context:
     said: Dist | None = None
     told: Dist | None = None
 
-    def positions(self, feature_BTD: Tensor) -> Tensor:
-        """What each position of a feature counts, [B, T], float32.
-
-        Real positions of a text count 1 each and padding 0. Without an attention mask (pictures) the T positions
-        of a sample count 1 together. The teacher's say multiplies both.
-        """
-        shape = feature_BTD.shape[:2]
-        mask = self.batch.real
-        if mask is not None and mask.shape == shape:
-            counts_BT = mask.float()
-        else:
-            counts_BT = torch.full(shape, 1 / shape[1], device=feature_BTD.device)
-        return counts_BT if self.weights is None else counts_BT * self.weights[:, None]
-
-    def samples(self, count: int, device: torch.device) -> Tensor:
-        """What each sample counts, [B], float32."""
-        return torch.ones(count, device=device) if self.weights is None else self.weights.float()
-
 
 class FeatureLoss(nn.Module, ABC):
     """A feature term at work: it may hold parameters (projectors), which are trained and not exported."""
