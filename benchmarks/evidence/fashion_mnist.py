@@ -5,7 +5,8 @@
 
 12,000 training pictures (1,200 a class), of which a tenth chooses checkpoints; 10,000 test pictures, scored once. The
 teacher is a residual network, trained with crops and flips; the student has a quarter of its widths, a sixteenth of its
-parameters. Every arm has the same first weights, optimizer, steps and order of samples.
+parameters. Every arm has the same first weights, optimizer, steps and order of samples. Teacher and student see the same
+crop, flip or blend of a picture.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SOFT = {"type": "kl", "temperature": 4, "weight": 0.9}
 MAPS = {"type": "attention_transfer", "match": {"encoder.stages.{0..3}": "encoder.stages.{0..3}"}, "weight": 10.0}
 CONTRAST = {"type": "crd", "match": {"resnet.pooler": "resnet.pooler"}, "weight": 0.2}
 MIXUP = {"stage": {"augment": [{"type": "mixup", "alpha": 0.4}]}}
+MOVED = [{"type": "crop", "padding": 2}, {"type": "flip"}]
+CROPS = {"stage": {"augment": MOVED}}
 
 
 def main() -> None:
@@ -76,18 +79,19 @@ def arms() -> list[Arm]:
     return [
         Arm("labels", [{"type": "cross_entropy"}], {"teacher": None}),
         Arm("labels, mixup", [{"type": "cross_entropy"}], {"teacher": None, **MIXUP}),
+        Arm("labels, crops and flips", [{"type": "cross_entropy"}], {"teacher": None, **CROPS}),
         Arm("KD", [LABELS, SOFT], {}),
         Arm("DKD", [{"type": "cross_entropy"}, dkd], {}),
         Arm("KD + attention transfer", [LABELS, SOFT, MAPS], {}),
         Arm("KD + CRD", [LABELS, SOFT, CONTRAST], {}),
         Arm("KD, mixup", [LABELS, SOFT], MIXUP),
+        Arm("KD, crops and flips", [LABELS, SOFT], CROPS),
     ]
 
 
 def train_teacher(output: Path, epochs: float) -> limbeck.Result:
     """The teacher, trained on labels with crops and flips."""
-    augment = [{"type": "crop", "padding": 2}, {"type": "flip"}]
-    stage = {"name": "train", "epochs": epochs, "terms": [{"type": "cross_entropy"}], "augment": augment}
+    stage = {"name": "train", "epochs": epochs, "terms": [{"type": "cross_entropy"}], "augment": MOVED}
     return limbeck.run(
         {
             "task": "image-classification",
