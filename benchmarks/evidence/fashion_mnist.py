@@ -5,8 +5,8 @@
 
 12,000 training pictures (1,200 a class), of which a tenth chooses checkpoints; 10,000 test pictures, scored once. The
 teacher is a residual network, trained with crops and flips; the student has a quarter of its widths, a sixteenth of its
-parameters. Every arm has the same first weights, optimizer, steps and order of samples. Teacher and student see the same
-crop, flip or blend of a picture.
+parameters. Every arm has the same first weights, optimizer, steps and order of samples. Teacher and student see the
+same crop, flip or blend of a picture.
 """
 
 from __future__ import annotations

@@ -348,3 +348,19 @@ def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
     path.write_text("task: causal-lm\n")
     with pytest.raises(RecipeError, match=r"mine\.yaml is not a valid recipe"):
         load_recipe(path)
+
+
+def test_a_gate_cannot_go_by_what_the_teacher_says() -> None:
+    assert "weighted_kl, by: loss_ratio" in refusal(with_value("stages.0.gate", {"by": "loss_ratio", "share": 0.5}))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a.b", " a", "-a", "ä"])
+def test_a_terms_name_is_plain(name: str) -> None:
+    """It is a key of the log, of modules and of files."""
+    assert "stages.0.terms.1" in refusal(with_value("stages.0.terms.1.name", name))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_has_bounds(seed: int) -> None:
+    assert "seed" in refusal(with_value("seed", seed))
+    assert load_recipe(with_value("seed", 2**31 - 1)).seed == 2**31 - 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from limbeck.core.errors import DataError, RecipeError
+from limbeck.core.errors import DataError, ModelError, RecipeError
 from limbeck.core.parts import build, find, names
 from limbeck.core.types import Blend, Dense, Dist, Head
 from limbeck.objectives import DistributionTerm, distribution_loss
@@ -257,3 +257,17 @@ def test_closed_forms_are_as_exact_as_autograd_at_a_large_vocabulary() -> None:
     close(values, [e.float().detach() for e in exact], rtol=2e-6, atol=0)
     (slopes,) = torch.autograd.grad(sum(e.sum() for e in exact), leaf)
     assert (out - slopes).norm() < 2e-6 * slopes.norm()
+
+
+@both_kinds
+@pytest.mark.parametrize("spec", ["dkd", "mixed_target"])
+def test_a_label_that_the_teacher_has_not_counts_where_it_is_asked(kind: str, spec: Any) -> None:
+    term, shared, odd = build("objective", spec), torch.arange(V - 1), LABELS.clone()
+    odd[0, 0] = V - 1  # no class of the teacher's
+    said = {"shared": shared, "teacher_weights": torch.tensor([0.0, 1.0])}
+    loss, found = Case(), Case()
+    asked = loss.run(kind, [CE, term], odd, **said)[1]
+    wanted = found.run(kind, [term], torch.where(torch.tensor([[True], [False]]), -100, LABELS), shared=shared)[1]
+    torch.testing.assert_close(asked[term.label], wanted[term.label])
+    with pytest.raises(ModelError, match="not among the classes"):
+        Case().run(kind, [CE, term], odd, shared=shared, teacher_weights=torch.tensor([1.0, 1.0]))

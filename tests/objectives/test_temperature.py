@@ -231,3 +231,16 @@ def test_a_checkpoint_holds_it() -> None:
 def test_wrong_values_are_refused(config: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("objective", {"type": "kl", "temperature": config})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"type": "plateau", "start": 4, "factor": 0.5}, "plateau"),
+        ({"type": "linear", "start": 4, "end": 0}, "above zero; it is 0"),
+        ({"type": "linear", "start": -1, "end": 4}, "above zero; it is -1"),
+    ],
+)
+def test_a_schedule_that_is_no_temperature_is_refused(value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build("objective", {"type": "kl", "temperature": {"type": "scheduled", "value": value}})

@@ -37,6 +37,11 @@ class Objective(Part, ABC):
     unit: ClassVar[Unit] = "label"
 
     @property
+    def takes_blends(self) -> bool:
+        """Whether it can learn from samples that were blended of two, which have two labels."""
+        return True
+
+    @property
     def label(self) -> str:
         """The name in the log."""
         return self.name or self.type()

@@ -110,6 +110,7 @@ class Chunk:
         learned: by label of a term, what of it is learned and known before the pass, such as a temperature.
         support: what a sparse teacher says; None where the teacher gives logits.
         pool: memory for arrays that a closed form makes.
+        asked_N: which rows the teacher has a say in; None: all. What is made of the others counts nothing.
         prefix: whether `shared` are the first classes, or all; None: to be found out, which waits for the device.
     """
 
@@ -124,6 +125,7 @@ class Chunk:
     support: Support | None = None
     pool: Pool = field(default_factory=Pool)
     prefix: bool | None = None
+    asked_N: Tensor | None = None
     _made: dict[object, tuple[object, Tensor]] = field(default_factory=dict)
     _soft: dict[object, Soft] = field(default_factory=dict)
 

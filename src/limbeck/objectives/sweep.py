@@ -79,6 +79,7 @@ class Rows:
             self.teacher[rows] if isinstance(self.teacher, Support) else None,
             pool or Pool(),
             self.prefix,
+            None if self.teacher_weights_N is None else self.teacher_weights_N[rows] != 0,
         )
 
     def counts(self, term: DistributionTerm, rows: slice) -> Tensor | None:

@@ -7,14 +7,19 @@ import importlib.util
 import torch
 import transformers
 
+from limbeck.alignment.layers import match_layers
 from limbeck.core.errors import MissingExtra, ModelError, RecipeError
 from limbeck.core.recipe import Model, Recipe
 from limbeck.core.recipe.training import asking
-from limbeck.models.load import load_config
+from limbeck.models.compact.convert import DECODERS, check_changes
+from limbeck.models.load import load_config, new_config
+from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
 from limbeck.objectives import DistributionTerm
+from limbeck.objectives.base import BatchTerm
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
 from limbeck.tasks.causal_lm import CausalLM
+from limbeck.training.augment import refuse_blends
 from limbeck.training.engine import micro_batch, processes
 
 
@@ -31,6 +36,7 @@ def check_recipe(recipe: Recipe) -> None:
             what = f"stage {stage.name}: a gradient penalty is a difference too small for {training.precision}"
             raise RecipeError(what, fix="training.precision=fp32")
     for stage in recipe.stages:
+        refuse_blends(stage)
         if stage.gate is not None and not asking(stage):
             raise RecipeError(f"stage {stage.name} has a gate, but none of its terms asks a teacher")
         if stage.augment and any(each.remember for each in teachers):
@@ -76,12 +82,40 @@ def check_ahead(job: RunJob) -> None:
             _check_checkpointing(job, spec)
     if recipe.student.model != "from-teacher":
         load_config(recipe.student)
+        _check_layers(job)
         return
     assert recipe.teacher is not None
-    depth = getattr(load_config(recipe.teacher), "num_hidden_layers", 0)
-    wrong = [layer for layer in recipe.student.layers or [] if layer >= depth]
+    config, student = load_config(recipe.teacher), recipe.student
+    depth = getattr(config, "num_hidden_layers", 0)
+    wrong = [layer for layer in student.layers or [] if layer >= depth]
     if wrong and depth:
         raise ModelError("student.layers names layers that the teacher has not", got=wrong, allowed=f"0 to {depth - 1}")
+    check_heads_ahead(config, student.num_attention_heads, student.hidden_size)
+    if student.compact is not None:
+        check_changes(student.compact)
+        sizes = {name: getattr(config, name, None) for name in ("hidden_size", "num_attention_heads", "head_dim")}
+        sizes |= {name: value for name, value in student.cuts.items() if name in sizes}
+        fields = {**sizes, "is_decoder": config.model_type in DECODERS, **student.compact}
+        new_config({"model_type": "compact", **fields}, {})
+
+
+def _check_layers(job: RunJob) -> None:
+    """Find the layers that terms compare, in models without weights. Code that comes with a model is not run here.
+
+    Raises:
+        LimbeckError: a layer is not there, or numbers of layers differ.
+    """
+    recipe = job.recipe
+    terms = [term for stage in recipe.stages for term in stage.terms if isinstance(term, BatchTerm) and term.pairs()]
+    first = next(iter(all_teachers(recipe.teacher)), None)
+    if not terms or recipe.student.trust_remote_code or (first is not None and first.trust_remote_code):
+        return
+    maker = getattr(transformers, job.task.auto_class)
+    with torch.device("meta"):
+        student = maker.from_config(load_config(recipe.student))
+        teacher = student if first is None else maker.from_config(load_config(first))
+    for term in terms:
+        match_layers(student, teacher, term.pairs())
 
 
 def _check_checkpointing(job: RunJob, spec: Model) -> None:

@@ -57,6 +57,7 @@ class Augmenter:
         where = f"stage {stage.name}"
         refuse_disorder(asked)
         _refuse_unfit(asked, codec, where)
+        refuse_blends(stage)
         if self.blends and (len(self.views) > 1 or stage.global_batch_size < 2):
             got = f"views {self.views}, global_batch_size {stage.global_batch_size}"
             allowed = "one view, and two samples or more in a step"
@@ -147,6 +148,22 @@ def blend(batch: Batch, others: Batch, how: Sequence[Blending | None]) -> Batch:
     share_B = torch.tensor([0.0 if each is None else each.share for each in how], device=pixels_BCHW.device)
     inputs = {**batch.inputs, PIXELS: pixels_BCHW}
     return replace(batch, inputs=inputs, blend=Blend(others.labels, share_B))
+
+
+def refuse_blends(stage: Stage) -> None:
+    """Refuse terms that need one true class where samples are blended of two.
+
+    Raises:
+        RecipeError: the stage has both.
+    """
+    blends = [each.type() for each in stage.augment if isinstance(each, BlendAugmentation)]
+    lost = [term for term in stage.terms if not getattr(term, "takes_blends", True)]
+    if blends and lost:
+        raise RecipeError(
+            f"stage {stage.name}: the term '{lost[0].type()}' tells one true class from all others",
+            got=f"samples that were blended of two ({blends[0]})",
+            fix="take another term, such as kl, or train without mixup and cutmix",
+        )
 
 
 def _refuse_unfit(asked: Sequence[Augmentation], codec: Codec, where: str) -> None:

@@ -47,6 +47,8 @@ class Log:
         line |= {"grad_norm": told.grad_norm, "learning_rate": learning_rate, "units": told.units}
         if told.teacher_share is not None:
             line["teacher_share"] = told.teacher_share
+        if told.skipped:
+            line["skipped"] = True
         self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})
         figures = "  ".join(f"{name} {value:.3f}" for name, value in told.terms.items())
         span = self.recent[-1][0] - self.recent[0][0]

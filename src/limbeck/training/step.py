@@ -43,6 +43,8 @@ class Told:
     """Labels that were learned from."""
     teacher_share: float | None = None
     """Share of the samples that the teacher was asked about, where a gate decides."""
+    skipped: bool = False
+    """Whether the loss scaler left the step out, in fp16, since a gradient overflowed."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def optimizer_step(
     share = None
     if asked is not None:
         share = float(accelerator.reduce(torch.tensor(asked, device=norm.device), "sum")) / units["sample"]
-    return Told(figures[0].item(), terms, norm.item(), round(units["label"]), share)
+    # Not `optimizer_step_was_skipped`: a fused AdamW is called in any case and leaves the step out by itself.
+    skipped = accelerator.scaler is not None and not bool(torch.isfinite(norm))
+    return Told(figures[0].item(), terms, norm.item(), round(units["label"]), share, skipped)
 
 
 def _forward_backward(

@@ -111,3 +111,13 @@ def test_what_does_not_fit_is_refused() -> None:
     few = TopK(torch.zeros(B, 1, dtype=torch.long), torch.zeros(B, 1), torch.zeros(B))
     with pytest.raises(RecipeError, match="TopK"):
         loss()([], [], context(Dense(logits(0)), few))
+
+
+def test_rare_classes_keep_their_correlation() -> None:
+    """Probabilities of 1e-9 and below are as well told apart as others."""
+    rare = logits(0) - torch.tensor([0.0, 0.0, 25.0, 60.0], dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64):
+        mine = rare.to(dtype).requires_grad_()
+        value = loss()([], [], context(Dense(mine), Dense(rare.to(dtype))))
+        assert abs(value) < 1e-5
+        assert torch.autograd.grad(value, mine)[0].abs().max() < 1e-5

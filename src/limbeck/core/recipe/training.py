@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, Section
@@ -59,11 +59,23 @@ class Gate(Section):
 
     by: Literal["entropy", "margin", "loss"] = "entropy"
     """How difficulty is seen: entropy of the student's answer over log V, 1 - (p1 - p2) between its two likeliest
-    classes, or the loss of the true label."""
+    classes, or the loss of the true label. (A ratio to the teacher's loss needs the teacher's answer: it is a
+    weight, of `weighted_kl`.)"""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Ask about this share of each micro-batch, the hardest."""
     threshold: Annotated[float, Field(ge=0)] | None = None
     """Or ask about all that are at least as difficult as this."""
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _without_the_teacher(cls, value: Any) -> Any:
+        """A gate decides before the teacher is asked, so it cannot go by what the teacher says."""
+        if value == "loss_ratio":
+            raise ValueError(
+                "a ratio of losses needs the teacher's answer, which a gate is there to save; take the term "
+                "`{type: weighted_kl, by: loss_ratio}`, which weighs every row by it, or the gate `by: loss`"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

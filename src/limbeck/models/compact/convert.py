@@ -6,7 +6,7 @@ Shapes: V vocabulary, D hidden width, E embedding width, L layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,20 @@ class Conversion:
         return "\n".join(lines)
 
 
+def check_changes(changes: Iterable[str]) -> None:
+    """Make sure that fields of the config can change in a conversion.
+
+    Raises:
+        ModelError: one cannot.
+    """
+    if strange := sorted(set(changes) - set(CHANGES)):
+        guess = nearest(strange[0], CHANGES)
+        fix = f"did you mean '{guess}'?" if guess else "convert first, then cut layers or widths"
+        raise ModelError(
+            f"{', '.join(strange)} cannot change in a conversion", allowed=", ".join(sorted(CHANGES)), fix=fix
+        )
+
+
 def from_pretrained_model(model: PreTrainedModel, **changes: Any) -> tuple[CompactPreTrainedModel, Conversion]:
     """A compact model with a pretrained model's weights, and a report of where each comes from.
 
@@ -101,12 +115,7 @@ def from_pretrained_model(model: PreTrainedModel, **changes: Any) -> tuple[Compa
     Raises:
         ModelError: another architecture, or a change that leaves nothing to copy.
     """
-    if strange := sorted(set(changes) - set(CHANGES)):
-        guess = nearest(strange[0], CHANGES)
-        fix = f"did you mean '{guess}'?" if guess else "convert first, then cut layers or widths"
-        raise ModelError(
-            f"{', '.join(strange)} cannot change in a conversion", allowed=", ".join(sorted(CHANGES)), fix=fix
-        )
+    check_changes(changes)
     kind, name = model.config.model_type, type(model).__name__
     makers: dict[str, type[CompactPreTrainedModel]] = {"Model": CompactModel}
     makers |= {"ForCausalLM": CompactForCausalLM} if kind in DECODERS else {}

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from limbeck.core.errors import ModelError
-from limbeck.models.shrink.draft import Draft
+from limbeck.models.shrink.draft import ANATOMIES, Draft
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def keep_heads(model: PreTrainedModel, n: int, importance: Tensor | None = None) -> PreTrainedModel:
@@ -75,17 +75,50 @@ def check_heads(draft: Draft) -> None:
         )
 
 
-def cut_heads(draft: Draft, n: int, importance: Tensor | None = None) -> None:
-    """Keep `n` query heads of each layer, in their order; see `keep_heads`."""
-    heads = int(draft.config.num_attention_heads)
-    groups = int(getattr(draft.config, "num_key_value_heads", None) or heads)
+def check_ahead(config: PretrainedConfig, n: int | None, hidden_size: int | None) -> None:
+    """Make sure, from the teacher's config alone, that heads and width of a cut will fit.
+
+    Args:
+        config: the teacher's, of an architecture whose heads can be cut; any other is left to the cut itself.
+        n: query heads to keep; None: all.
+        hidden_size: width of the student; None: the teacher's.
+
+    Raises:
+        ModelError: they will not.
+    """
+    anatomy = ANATOMIES.get(config.model_type)
+    if anatomy is None:
+        return
+    if n is not None:
+        _group_size(config, n, f"a '{config.model_type}' model")
+    heads, width = n or int(config.num_attention_heads), hidden_size or int(config.hidden_size)
+    size = int(config.hidden_size) // int(config.num_attention_heads)
+    if not anatomy.tied_heads or (width % heads == 0 if hidden_size else heads * size == width):
+        return
+    raise ModelError(
+        f"in a '{config.model_type}' model heads x head size is the hidden size",
+        got=f"{heads} heads, hidden size {width}",
+        fix=f"student.hidden_size={width // heads * heads if hidden_size and width >= heads else heads * size}",
+    )
+
+
+def _group_size(config: PretrainedConfig, n: int, name: str) -> tuple[int, int]:
+    """Key-value heads, and queries of a group, where `n` query heads can be kept."""
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
     size = heads // groups
     if not 0 < n <= heads or n % size:
         raise ModelError(
-            f"student.num_attention_heads does not fit {type(draft.model).__name__}",
+            f"student.num_attention_heads does not fit {name}",
             got=n,
             allowed=f"multiples of {size} up to {heads}" + (" (whole groups of queries)" if size > 1 else ""),
         )
+    return groups, size
+
+
+def cut_heads(draft: Draft, n: int, importance: Tensor | None = None) -> None:
+    """Keep `n` query heads of each layer, in their order; see `keep_heads`."""
+    groups, size = _group_size(draft.config, n, type(draft.model).__name__)
     dim = draft.head_dim
     for i in range(draft.depth):
         scores_H = _written(draft, i, groups, dim) if importance is None else importance[i].double()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def true_classes(chunk: Chunk) -> list[tuple[Tensor, Tensor | float]]:
     """The true classes of every row, as columns among the shared classes, [N, 1], each with its share.
 
-    There is one with share 1, or two with shares [N, 1] where samples were blended of two.
+    There is one with share 1, or two with shares [N, 1] where samples were blended of two. Where the teacher has no
+    say, a class that is not shared has any column.
 
     Raises:
         ModelError: a true class is not among the shared ones, so that the teacher has no probability for it.
@@ -37,6 +38,8 @@ def _among_shared(chunk: Chunk, labels_N: Tensor) -> Tensor:
         return labels_N[:, None]
     columns_N = torch.searchsorted(chunk.shared, labels_N).clamp(max=len(chunk.shared) - 1)
     strange_N = chunk.shared[columns_N] != labels_N
+    if chunk.asked_N is not None:
+        strange_N = strange_N & chunk.asked_N
     if strange_N.any():
         raise ModelError(
             "a true class is not among the classes that student and teacher share",

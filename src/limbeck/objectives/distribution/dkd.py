@@ -36,6 +36,10 @@ class DKD(Tempered):
     def needs_all_classes(self) -> bool:
         return True
 
+    @property
+    def takes_blends(self) -> bool:
+        return False
+
     def rows(self, chunk: Chunk) -> Tensor:
         t, (true_N1, *other) = self.at(chunk), [columns_N1 for columns_N1, _ in true_classes(chunk)]
         if other:

@@ -52,6 +52,10 @@ class CRD(Pooled):
 
     least: ClassVar[int] = 1
 
+    @property
+    def takes_blends(self) -> bool:
+        return self.negatives != "other_class"
+
     def build(self, pairs: Sequence[Pair]) -> FeatureLoss:
         check_pooled(pairs, self.pool)
         return _CRD(self, pairs)

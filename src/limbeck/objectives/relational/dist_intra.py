@@ -69,10 +69,16 @@ class _Intra(FeatureLoss):
             counted_B = counted_B & (context.weights != 0)
         if counted_B.sum() < 2:
             return mine_BC[:0].sum()
-        mine_BC = (mine_BC[counted_B] / self.term.temperature).softmax(1)
-        theirs_BC = (theirs_BC[counted_B].to(mine_BC) / self.term.temperature).softmax(1)
+        mine_BC = _columns(mine_BC[counted_B] / self.term.temperature)
+        theirs_BC = _columns(theirs_BC[counted_B].to(mine_BC) / self.term.temperature)
         share = 1.0 if context.weights is None else context.weights[counted_B].mean()
         return share * (1 - correlation(mine_BC, theirs_BC, dim=0).mean())
+
+
+def _columns(logits_BC: Tensor) -> Tensor:
+    """Probabilities, each class's divided by its largest: no correlation sees it, and rare classes keep theirs."""
+    logs_BC = logits_BC.log_softmax(1)
+    return (logs_BC - logs_BC.detach().amax(0)).exp()
 
 
 def _logits(dist: Dist | None) -> Tensor:
