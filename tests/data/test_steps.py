@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limbeck.data.steps import canonical, joined, key_steps, steps_of
+from limbeck.data.steps import canonical, joined, steps_of
 from limbeck.data.word_problems import problems
 
 DATA = Path(os.environ.get("LIMBECK_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -124,11 +124,6 @@ def test_steps_beyond_the_most_join_the_last() -> None:
     steps = joined(steps_of("1+1=2. 2+5=7. 7+1=8. 8+2=10. #### 10"), 3)
     assert [step.text for step in steps] == ["1+1=2. ", "2+5=7. ", "7+1=8. 8+2=10. #### 10"]
     assert [(step.conclusion, step.uses) for step in steps] == [("2", ()), ("7", (0,)), ("10", (0, 1))]
-
-
-def test_key_steps_are_used_later_or_last() -> None:
-    assert key_steps(steps_of("1+2=3. 4+5=9. 9*2=18. #### 18")) == [False, True, True, True]
-    assert key_steps([]) == []
 
 
 def test_every_operation_of_our_problems_is_a_step_that_uses_the_one_before() -> None:

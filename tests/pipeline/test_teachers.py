@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 import limbeck
 from limbeck.core import artifacts
 from limbeck.core.errors import DataError, ModelError, RecipeError
+from limbeck.core.recipe import Teacher
+from limbeck.models.load import load_model
+from limbeck.pipeline._teaching import _member
+from limbeck.teachers.remembering import RememberingTeacher
 from tests.pipeline.recipes import BERT, images, language, qwen, resnet, stage
 
 CLASSES = ("low", "high")
@@ -221,3 +226,30 @@ def test_language_models_teach_together(tmp_path: Path) -> None:
     limbeck.run(recipe, until="evaluate")
     notes = artifacts.load(tmp_path / "run" / "evaluate").manifest["notes"]
     assert any("the first one alone" in note for note in notes)
+
+
+def test_a_first_row_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
+    rows = [{"prompt": "7" * (80 if i == 0 else 1) + str(i), "answer": f"it is {i}"} for i in range(12)]
+    for name, part in (("train", rows[:9]), ("validation", rows[9:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    data = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")}
+    recipe = language(tmp_path / "run", data=data, evaluate={"split": "validation", "max_new_tokens": 4})
+    recipe["task"] |= {"max_length": 64, "answer_pattern": None}
+    recipe["training"] |= {"global_batch_size": 2}
+    limbeck.run(recipe, until="train")
+    lost = artifacts.load(tmp_path / "run" / "train").manifest["counts"]["lost"]
+    assert sum(each["train"].get("dropped_prompt_too_long", 0) for each in lost.values()) == 1
+
+
+def test_a_memory_is_of_weights_in_one_type(two: Path) -> None:
+    spec = Teacher(model=str(two / "both" / "prepare" / "teacher"), remember=True)
+    settings = {"auto_class": "AutoModelForSequenceClassification", "settings": {}}
+    whole, half, again = (
+        _member(load_model(spec, dtype=dtype, **settings), spec, None, True)
+        for dtype in (torch.float32, torch.bfloat16, torch.bfloat16)
+    )
+    assert isinstance(whole, RememberingTeacher)
+    assert isinstance(half, RememberingTeacher)
+    assert isinstance(again, RememberingTeacher)
+    assert whole.said is not half.said
+    assert half.said is again.said

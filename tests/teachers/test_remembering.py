@@ -10,6 +10,7 @@ import torch
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.types import Batch, Dense, Head, Needs
+from limbeck.tasks._structure import additive
 from limbeck.teachers.local import LocalTeacher
 from limbeck.teachers.remembering import RememberingTeacher
 from tests.models.conftest import new
@@ -76,6 +77,28 @@ def test_a_changed_text_is_another_sample() -> None:
     again = teacher.signal(replace(first, inputs={**first.inputs, "input_ids": ids}), Needs(dist=True)).dist
     assert not torch.equal(said.logits, again.logits)  # type: ignore[union-attr]
     assert len(teacher.said) == 2
+
+
+def test_a_mask_that_hides_other_tokens_is_another_sample() -> None:
+    """As under `structured-reasoning`, once with `mask: full` and once with `mask: steps`."""
+    teacher = RememberingTeacher(new("qwen3"))
+    seen = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    hiding = seen.clone()
+    hiding[..., 3:, 1] = False
+    full, steps = (
+        replace(given := batch([0], 5), inputs={**given.inputs, "attention_mask": additive(mask)})
+        for mask in (seen, hiding)
+    )
+    teacher.signal(full, Needs(dist=True))
+    told = teacher.signal(steps, Needs(dist=True)).dist
+    compare(told, LocalTeacher(teacher.model).signal(steps, Needs(dist=True)).dist, torch.ones(1, 5, dtype=torch.bool))
+
+
+def test_what_is_kept_of_a_sample_to_know_it_again_is_small() -> None:
+    teacher = RememberingTeacher(new("vit"))
+    teacher.signal(Batch(("a",), {"pixel_values": torch.rand(1, 1, 8, 8)}, torch.zeros(1).long()), Needs(dist=True))
+    ((_, known),) = teacher.said
+    assert len(known) == 16
 
 
 def test_more_can_be_asked_later() -> None:

@@ -172,6 +172,12 @@ def test_a_plateau_lowers_a_weight(tmp_path: Path) -> None:
     assert ratio == pytest.approx([1.0, 1.0, 0.5, 0.25], rel=1e-5)  # the first validation is the best so far
 
 
+def test_a_plateau_that_never_comes_is_refused(tmp_path: Path) -> None:
+    hint = {**HIDDEN, "weight": {"type": "plateau", "start": 1.0}}
+    with pytest.raises(RecipeError, match="no plateau ever comes"):
+        train(feature_job([{"terms": [hint]}]), tmp_path)
+
+
 def test_checkpointed_activations_give_the_same_student(tmp_path: Path) -> None:
     ends = []
     for on in (False, True):
@@ -228,3 +234,37 @@ def test_a_temperature_follows_its_schedule(tmp_path: Path) -> None:
         ends[name] = [line["loss"] for line in lines(tmp_path / name)]
     assert ends["scheduled"][0] == pytest.approx(ends["fixed"][0])
     assert ends["scheduled"][-1] != pytest.approx(ends["fixed"][-1], rel=1e-2)
+
+
+def test_the_hardest_share_needs_several_samples_in_a_pass(tmp_path: Path) -> None:
+    gate = {"by": "entropy", "share": 0.5}
+    for sizes in ({"per_device_train_batch_size": 1}, {"global_batch_size": 1}):
+        job = feature_job([{"terms": [CE, KL], "gate": gate, **sizes}])
+        with pytest.raises(RecipeError, match="hardest share of a micro-batch of one"):
+            train(job, tmp_path)
+
+
+def test_angles_need_three_samples_in_a_pass(tmp_path: Path) -> None:
+    spec = {"type": "rkd", "match": {"encoder.layer.1": "encoder.layer.3"}, "distance": 0}
+    with pytest.raises(RecipeError, match="fewer than 3"):
+        train(feature_job([{"terms": [CE, spec], "per_device_train_batch_size": 2}]), tmp_path)
+
+
+def test_a_term_without_weight_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer may overflow where its term is switched off; the log still shows it."""
+    made: list[list[float]] = []
+    for broken in (False, True):
+        job = feature_job([{"terms": [CE, {**HIDDEN, "weight": 0.0}], "max_steps": 2}])
+        if broken:
+            inner = job.distiller
+
+            def distiller(*args: Any, inner: Any = inner) -> Any:
+                found = inner(*args)
+                for loss in found.losses.values():
+                    loss.register_forward_hook(lambda module, args, out: out * torch.inf)
+                return found
+
+            monkeypatch.setattr(job, "distiller", distiller)
+        train(job, tmp_path / str(broken))
+        made.append([line["loss"] for line in lines(tmp_path / str(broken))])
+    assert made[0] == made[1]

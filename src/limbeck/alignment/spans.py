@@ -25,7 +25,7 @@ def common_spans(one: Offsets, other: Offsets, longest: int = 8) -> tuple[list[i
         longest: tokens in a stretch.
     """
     # What stands before the text's first character (a template's newline) belongs to no stretch.
-    mine, theirs = {0: 0} | _ends(one), {0: 0} | _ends(other)
+    mine, theirs = ({0: sum(end <= 0 for _, end in each)} | _ends(each) for each in (one, other))
     spans: tuple[list[int], list[int]] = ([-1] * len(one), [-1] * len(other))
     first, second, number = 0, 0, 0
     for place in sorted(mine.keys() & theirs.keys()):

@@ -154,12 +154,6 @@ def joined(steps: Sequence[Step], most: int | None = None) -> list[Step]:
     return [_join([steps[i] for i in group], at, place) for at, group in enumerate(groups) if group]
 
 
-def key_steps(steps: Sequence[Step]) -> list[bool]:
-    """Whether each step matters to what follows: a later step uses it, or it is the last one."""
-    used = {i for step in steps for i in step.uses}
-    return [i in used or i == len(steps) - 1 for i in range(len(steps))]
-
-
 def _join(steps: Sequence[Step], at: int, place: dict[int, int]) -> Step:
     told = next((s for s in reversed(steps) if s.conclusion is not None), steps[-1])
     uses = sorted({place[i] for step in steps for i in step.uses} - {at})

@@ -21,7 +21,7 @@ from limbeck.models.shrink.table import Row
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._teaching import Read, all_teachers, trained_rows
 from limbeck.tasks import Codec
-from limbeck.tasks._paired import PairedCodec
+from limbeck.tasks._paired import PairedCodec, matched_share
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.training.loop import StageJob
 
@@ -195,9 +195,8 @@ def share_vocabulary(job: RunJob, made: NewStudent, read: Sequence[Read], stages
         ModelError: they differ in more than padding and special tokens, or differ between teachers.
     """
     if isinstance(made.codec, PairedCodec):
-        return Shared(
-            None, f"{made.codec.coverage:.1%} of the answers' tokens are in stretches that both tokenizers cut"
-        )
+        share = matched_share(feature for stage in stages for feature in stage.train.features)
+        return Shared(None, f"{share:.1%} of the answers' tokens are in stretches that both tokenizers cut")
     if made.head_rows is not None:
         return _trimmed(made.head_rows, read)
     found: list[Shared] = []

@@ -89,8 +89,9 @@ def make_teacher(
     if spec.is_moving:
         return MovingTeacher(student, spec.decay, device())
     for model, own in read:
-        few = own.collate(own.encode(job.splits.train[:1]).features).to(device())
-        check_head(model, few, "the teacher")
+        encoded = (own.encode([sample]).features for sample in job.splits.train)
+        if few := next(filter(None, encoded), None):  # the first row that is not too long
+            check_head(model, own.collate(few).to(device()), "the teacher")
     alone = len(read) == 1
     members = [
         _member(model, each, vocabulary, alone) for (model, _), each in zip(read, all_teachers(spec), strict=True)
@@ -102,7 +103,7 @@ def _member(model: PreTrainedModel, spec: Teacher, vocabulary: Tensor | None, al
     if not spec.remember:
         return LocalTeacher(model, device(), vocabulary)
     folder = Path(str(model.name_or_path))
-    memory = memory_of(folder_digest(folder)) if alone and folder.is_dir() else None
+    memory = memory_of(f"{folder_digest(folder)} {model.dtype}") if alone and folder.is_dir() else None
     return RememberingTeacher(model, device(), memory, vocabulary)
 
 

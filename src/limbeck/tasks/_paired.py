@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from limbeck.alignment.spans import common_spans, coverage
-from limbeck.core.errors import ModelError
+from limbeck.core.errors import DataError, ModelError
 from limbeck.core.types import IGNORE, Batch, Sample
 from limbeck.tasks._base import Encoded, Feature
 from limbeck.tasks._text import pad
 from limbeck.tasks.causal_lm import CausalCodec
 
+STAND_IN = "an answer of no other meaning"
+"""Takes the place of an answer, to see where a template puts it."""
 LEAST = 0.5
 """Share of the answers' tokens that must be matched; with less, the teacher is hardly heard."""
 
@@ -29,9 +31,6 @@ class PairedCodec(CausalCodec):
         teacher: makes the teacher's batches.
         longest: the most tokens in a stretch, see `alignment.spans`.
 
-    Attributes:
-        coverage: share of the last encoded rows' answer tokens that belong to a stretch.
-
     Reference:
         Minixhofer et al., Universal Cross-Tokenizer Distillation via Approximate Likelihood Matching, 2025,
         arXiv:2503.20083.
@@ -39,7 +38,7 @@ class PairedCodec(CausalCodec):
 
     def __init__(self, student: Any, teacher: CausalCodec, longest: int = 8):
         super().__init__(student, teacher.task)
-        self.teacher, self.longest, self.coverage = teacher, longest, 0.0
+        self.teacher, self.longest = teacher, longest
 
     def encode(self, samples: Iterable[Sample]) -> Encoded:
         samples = list(samples)
@@ -52,14 +51,10 @@ class PairedCodec(CausalCodec):
                 counts["dropped_too_long_for_the_teacher"] += 1
                 continue
             features.append(self._matched(feature, read[feature.id], by_id[feature.id]))
-        answers = [
-            [s for s, y in zip(f.values["spans"], f.values["labels"], strict=True) if y != IGNORE] for f in features
-        ]
-        self.coverage = coverage(answers)
-        if features and self.coverage < LEAST:
+        if features and (share := matched_share(features)) < LEAST:
             raise ModelError(
                 "the tokenizers of student and teacher cut the answers at too few common places",
-                got=f"{self.coverage:.0%} of the answers' tokens are matched",
+                got=f"{share:.0%} of the answers' tokens are matched",
                 allowed=f"{LEAST:.0%} or more",
                 fix="a student whose tokenizer is closer to the teacher's, or terms that need no teacher",
             )
@@ -80,7 +75,7 @@ class PairedCodec(CausalCodec):
     def _offsets(codec: CausalCodec, sample: Sample) -> list[tuple[int, int]]:
         """Of the answer's tokens, in characters of the sample's own answer; what a template adds lies outside."""
         _, after = codec.texts(sample)
-        begin = after.index(sample.target.strip())
+        begin = _begin(codec, sample, after)
         length = len(sample.target.strip())
         read = codec.processor(after, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = [(a - begin, b - begin) for a, b in read["offset_mapping"]]
@@ -91,6 +86,29 @@ class PairedCodec(CausalCodec):
         teacher = replace(self.teacher.collate(told, side), spans=pad([f.values["spans"] for f in told], -1, side))
         spans = pad([f.values["spans"] for f in features], -1, side)
         return replace(super().collate(features, side), spans=spans, teacher=teacher)
+
+
+def _begin(codec: CausalCodec, sample: Sample, after: str) -> int:
+    """Where the answer begins in what a template makes of it."""
+    target = sample.target.strip()
+    if not codec.chat or after.count(target) == 1:
+        return after.index(target)
+    # A short answer may stand in the template's own words too ("hi" in "<think>"); a text that does not, tells where.
+    begin = codec.texts(replace(sample, target=STAND_IN))[1].index(STAND_IN)
+    if not after.startswith(target, begin):
+        raise DataError(
+            f"it is unclear where the answer of sample {sample.id} begins in the chat template",
+            got=repr(after)[:160],
+            fix="task.template=plain",
+        )
+    return begin
+
+
+def matched_share(features: Iterable[Feature]) -> float:
+    """Share of the answers' tokens that belong to a stretch."""
+    return coverage(
+        [[s for s, y in zip(f.values["spans"], f.values["labels"], strict=True) if y != IGNORE] for f in features]
+    )
 
 
 def _placed(spans: Sequence[int], feature: Feature, end: int) -> list[int]:

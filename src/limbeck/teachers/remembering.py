@@ -5,6 +5,7 @@ Shapes: B batch, T positions, D hidden width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ _memories: dict[str, Memory] = {}
 
 
 def memory_of(weights: str) -> Memory:
-    """The memory of a teacher by its weights' digest; runs of one process (seeds, a search) share it.
+    """The memory of a teacher by its weights' digest and their type; runs of one process (seeds, a search) share it.
 
     Only the last teacher's is kept.
     """
@@ -95,13 +96,16 @@ class RememberingTeacher(LocalTeacher):
 
 
 def _keys(batch: Batch) -> list[tuple[str, bytes]]:
-    """The id of each sample, and what the teacher reads of it without padding."""
-    mask = batch.real
+    """The id of each sample, and a digest of what the teacher reads of it without padding."""
+    mask, seen = batch.real, batch.inputs.get("attention_mask")
     inputs = [value for name, value in sorted(batch.inputs.items()) if name != "attention_mask"]
     keys = []
     for i, sample in enumerate(batch.ids):
         parts = [value[i] if mask is None else value[i][mask[i].bool()] for value in inputs]
-        keys.append((sample, b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)))
+        if seen is not None and mask is not None and seen.ndim == 4:  # says what each position sees, not padding alone
+            parts.append(_real(seen[i], mask[i]))
+        told = b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)
+        keys.append((sample, hashlib.blake2b(told, digest_size=16).digest()))
     return keys
 
 

@@ -8,13 +8,14 @@ from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Stage, Training
 from limbeck.training.balance import group_of
 from limbeck.training.distiller import Distiller
+from limbeck.training.engine import micro_batch, processes
 
 
 def check_stage(stage: Stage, distiller: Distiller, training: Training) -> None:
     """Refuse what would fail, or be something else than was asked for.
 
     Raises:
-        RecipeError: a gradient penalty, a balance, a gate or checkpointing does not fit the stage or the student.
+        RecipeError: a gradient penalty, a balance, a plateau, a gate or checkpointing does not fit stage or student.
     """
     where, student = f"stage {stage.name}", distiller.student
     if stage.gradient_penalty:
@@ -35,12 +36,20 @@ def check_stage(stage: Stage, distiller: Distiller, training: Training) -> None:
             raise RecipeError(f"{where}: a balance needs weights of at least zero, and none that is zero all along")
         if not sum(getattr(stage.balance, group) for group in groups):
             raise RecipeError(f"{where}: the balance gives nothing to the terms that are there", got=sorted(groups))
+    waiting = [term.label for term in distiller.terms if term.weight.type() == "plateau"]
+    if waiting and not distiller.asks_student.dist:
+        raise RecipeError(
+            f"{where}: no term reads answers, so validation says nothing of its progress and no plateau ever comes",
+            got=f"{waiting[0]} with weight plateau",
+            fix="weight: {type: linear, start: 1, end: 0}, or a term on answers, such as cross_entropy",
+        )
     if training.gradient_checkpointing and not student.supports_gradient_checkpointing:
         raise RecipeError(
             f"{type(student).__name__} cannot compute activations again", fix="training.gradient_checkpointing=false"
         )
-    if stage.gate is not None and stage.gate.share is not None and stage.per_device_train_batch_size == 1:
+    alone = micro_batch(stage, processes().num_processes, where) == 1
+    if stage.gate is not None and stage.gate.share is not None and alone:
         raise RecipeError(
             f"{where}: the hardest share of a micro-batch of one sample is that sample",
-            fix="a larger per_device_train_batch_size, or gate.threshold",
+            fix="more samples in a forward pass (global_batch_size, per_device_train_batch_size), or gate.threshold",
         )

@@ -85,7 +85,9 @@ class Distiller(nn.Module):
                 mine.append([said.features[tap] for tap in pair.student.taps])
                 theirs.append([told.features[tap].detach() for tap in pair.teacher.taps] if pair.teacher else [])
             value = loss(mine, theirs, context)
-            total, sums[label] = total + by_label[label] * value, value.detach()
+            sums[label] = value.detach()
+            # What weighs nothing must not spoil the sum where it is not finite.
+            total = total + (by_label[label] * value if by_label[label] else self._untouched(loss))
         return total, {label: sums[label] for label in by_label}
 
     def _distribution(
@@ -108,12 +110,13 @@ class Distiller(nn.Module):
             learned={label: make(progress) for label, make in self.temperatures.items()},
         )
 
-    def _untouched(self) -> Tensor:
+    def _untouched(self, *others: nn.Module) -> Tensor:
         """Zero, with a gradient for every parameter: DDP waits for those that no term reaches.
 
         In one process too, so that weight decay acts alike.
         """
-        return torch.stack([0.0 * p.sum() for p in self.student.parameters() if p.requires_grad]).sum()
+        every = (p for module in (self.student, *others) for p in module.parameters() if p.requires_grad)
+        return torch.stack([0.0 * p.sum() for p in every]).sum()
 
 
 def _temperature(term: DistributionTerm) -> nn.Module | None:

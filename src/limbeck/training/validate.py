@@ -38,7 +38,7 @@ def validate(
     ordered = sorted(features, key=lambda f: -f.length)
     mine = ordered[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)  # loss, units, correct
-    classifier = False
+    classifier = model.get_output_embeddings() is None  # not by its rows: a process may have none
     for start in range(0, len(mine), batch_size):
         batch = codec.collate(mine[start : start + batch_size]).to(accelerator.device)
         with accelerator.autocast():
@@ -47,7 +47,7 @@ def validate(
             loss, _ = distribution_loss(dist, None, batch.labels, [CrossEntropy()], [1.0])
         sums[0] += loss
         sums[1] += (batch.labels != IGNORE).sum()
-        if classifier := isinstance(dist, Dense):
+        if isinstance(dist, Dense):
             sums[2] += (dist.logits.argmax(-1) == batch.labels).sum()
     sums = accelerator.reduce(sums, "sum")
     found = {"loss": float(sums[0] / sums[1])}

@@ -18,6 +18,7 @@ from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
 from limbeck.core.types import Dense
 from limbeck.objectives.base import BatchTerm, Context, FeatureLoss, Pair
+from limbeck.objectives.relational._common import pooled
 
 
 @part
@@ -80,9 +81,10 @@ class _DeepToShallow(FeatureLoss):
         given_BK = context.said.logits.detach()
         dtype = torch.float64 if given_BK.dtype == torch.float64 else torch.float32
         with torch.autocast(given_BK.device.type, enabled=False):
+            rows = (pooled(taps[0].to(dtype), context.batch.real, "mean") for taps in student)
             values = [
-                self._layer(classifier(pooled(taps[0].to(dtype), context.batch.real)), given_BK.to(dtype), context)
-                for classifier, taps in zip(self.classifiers, student, strict=True)
+                self._layer(classifier(row_BD), given_BK.to(dtype), context)
+                for classifier, row_BD in zip(self.classifiers, rows, strict=True)
             ]
             return torch.stack(values).mean()
 
@@ -99,15 +101,3 @@ class _DeepToShallow(FeatureLoss):
 
     def between(self) -> list[str]:
         return [f"classifier {each.in_features} -> {each.out_features}" for each in self.classifiers]
-
-
-def pooled(feature: Tensor, real_BT: Tensor | None) -> Tensor:
-    """The mean of each sample's positions [B, D]: rows as they are, maps over all places, texts without padding."""
-    if feature.ndim == 2:
-        return feature
-    if feature.ndim == 4:
-        return feature.mean((2, 3))
-    if real_BT is None:
-        return feature.mean(1)
-    kept_BTD = feature.masked_fill(~real_BT[..., None], 0)
-    return kept_BTD.sum(1) / real_BT.sum(1, keepdim=True).to(feature.dtype)

@@ -1,6 +1,7 @@
-"""What relational terms share: layers are pooled to one row a sample, and these rows are compared with each other.
+"""What relational terms share: one row a sample, pooled of a layer or of its answer, compared with other rows.
 
-Shapes: B batch, T positions, D and E widths of student and teacher, H height, W width.
+Shapes: B batch, T positions, D and E widths of student and teacher, H height, W width, C classes, M members of a
+mixture.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
-from limbeck.core.types import Unit
+from limbeck.core.types import Dense, Dist, Mixture, Unit
 from limbeck.objectives.base import FeatureLoss, FeatureTerm, Layer, Pair
 from limbeck.objectives.features._common import Compared, Told, check_pairs, layers, places
 
@@ -34,8 +35,11 @@ class Pooled(FeatureTerm, ABC):
 
     unit: ClassVar[Unit] = "batch"
     adds_up: ClassVar[bool] = False
-    least: ClassVar[int] = 2
-    """Samples without which the term says nothing."""
+
+    @property
+    def least(self) -> int:
+        """Samples without which the term says nothing, or not all that it is asked for."""
+        return 2
 
 
 @part
@@ -136,6 +140,25 @@ def pooled(feature: Tensor, mask_BT: Tensor | None, pool: Pool) -> Tensor:
     chosen_B = numbers_BT.amin(1) if pool == "first" else numbers_BT.amax(1)
     chosen_B = chosen_B.clamp(0, len(places_T) - 1)
     return feature[torch.arange(len(feature), device=feature.device), chosen_B]
+
+
+def class_logits(dist: Dist | None, label: str) -> Tensor:
+    """Logits in at least float32, [B, C]; of a mixture its log-probabilities.
+
+    Args:
+        dist: what a model says of whole samples.
+        label: of the term that asks, for the message.
+
+    Raises:
+        RecipeError: it is no classifier's answer.
+    """
+    if isinstance(dist, Mixture):
+        logs_MBC = torch.stack([class_logits(member, label).log_softmax(-1) for member in dist.members])
+        return (logs_MBC + dist.log_weights.T[..., None]).logsumexp(0)
+    if not isinstance(dist, Dense) or dist.logits.ndim != 2:
+        got = "none" if dist is None else type(dist).__name__
+        raise RecipeError(f"{label} compares answers to whole samples", got=got, allowed="classifiers")
+    return dist.logits if dist.logits.dtype == torch.float64 else dist.logits.float()
 
 
 def pooled_width(layer: Layer, pool: Pool) -> int:

@@ -5,8 +5,6 @@ Shapes: B batch, D and E widths of student and teacher.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from limbeck.alignment.cka import LEAST, linear_cka
@@ -27,7 +25,9 @@ class CKA(Relational):
         form on batches: Nguyen et al., Do Wide and Deep Networks Learn the Same Things?, 2020, arXiv:2010.15327.
     """
 
-    least: ClassVar[int] = LEAST
+    @property
+    def least(self) -> int:
+        return LEAST
 
     def relate(self, mine_BD: Tensor, theirs_BE: Tensor, weights_B: Tensor) -> Tensor:
         return (1 - linear_cka(mine_BD, theirs_BE)) * weights_B.mean()

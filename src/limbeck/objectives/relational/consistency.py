@@ -15,8 +15,9 @@ from torch import Tensor
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
-from limbeck.core.types import Dense, Dist, Mixture
+from limbeck.core.types import Dist
 from limbeck.objectives.base import BatchTerm, Context, FeatureLoss, Pair
+from limbeck.objectives.relational._common import class_logits
 
 
 @part
@@ -66,35 +67,23 @@ class _Consistency(FeatureLoss):
         term, views = self.term, context.batch.views
         if views < term.needs_views:
             raise RecipeError("consistency compares views of a sample", got="one", fix="views: [clean, augmented]")
-        logits_WMC = _views(context.said, views)
+
+        def each_view(dist: Dist | None) -> Tensor:
+            return class_logits(dist, term.label).unflatten(0, (views, -1))
+
+        logits_WMC = each_view(context.said)
         logs_WMC = torch.log_softmax(logits_WMC / term.temperature, -1)
         if term.to == "each_other":
             both = [(_kl(p, q) + _kl(q, p)) / 2 for p, q in combinations(logs_WMC, 2)]
             value_M = torch.stack(both).mean(0)
         else:
-            given_MC = (logits_WMC if term.to == "student" else _views(context.told, views))[0].detach()
+            given_MC = (logits_WMC if term.to == "student" else each_view(context.told))[0].detach()
             target_MC = torch.log_softmax(given_MC.to(logs_WMC) / term.temperature, -1)
             sure_M = given_MC.softmax(-1).amax(-1) >= term.threshold
             value_M = torch.stack([_kl(target_MC, other) for other in logs_WMC[1:]]).mean(0) * sure_M
         if context.weights is not None and term.to == "teacher":
             value_M = value_M * context.weights.to(value_M).unflatten(0, (views, -1))[0]
         return views * term.temperature**2 * value_M.sum()
-
-
-def _views(dist: Dist | None, views: int) -> Tensor:
-    """The logits of every view, [W, M, C]."""
-    return _logits(dist).unflatten(0, (views, -1))
-
-
-def _logits(dist: Dist | None) -> Tensor:
-    """Logits in at least float32, [B, C]; of a mixture its log-probabilities."""
-    if isinstance(dist, Mixture):
-        logs_MBC = torch.stack([_logits(member).log_softmax(-1) for member in dist.members])
-        return (logs_MBC + dist.log_weights.T[..., None]).logsumexp(0)
-    if not isinstance(dist, Dense) or dist.logits.ndim != 2:
-        got = "none" if dist is None else type(dist).__name__
-        raise RecipeError("consistency compares answers to whole samples", got=got, allowed="classifiers")
-    return dist.logits if dist.logits.dtype == torch.float64 else dist.logits.float()
 
 
 def _kl(target_MC: Tensor, other_MC: Tensor) -> Tensor:

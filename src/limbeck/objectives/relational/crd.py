@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -50,7 +50,9 @@ class CRD(Pooled):
     negatives: Negatives = "other_sample"
     """Which samples the teacher's own is set apart from: all others, or, for classifiers, those with another label."""
 
-    least: ClassVar[int] = 1
+    @property
+    def least(self) -> int:
+        return 1
 
     @property
     def takes_blends(self) -> bool:

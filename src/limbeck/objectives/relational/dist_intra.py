@@ -1,6 +1,6 @@
 """Correlation of a class's probabilities over the samples of a batch.
 
-Shapes: B samples, C classes, M members of a mixture.
+Shapes: B samples, C classes.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
-from limbeck.core.types import IGNORE, Dense, Dist, Mixture, Unit
+from limbeck.core.types import IGNORE, Unit
 from limbeck.objectives.base import BatchTerm, Context, FeatureLoss, Pair
 from limbeck.objectives.distribution.dist import correlation
+from limbeck.objectives.relational._common import class_logits
 
 
 @part
@@ -52,7 +52,8 @@ class _Intra(FeatureLoss):
         self, student: Sequence[Sequence[Tensor]], teacher: Sequence[Sequence[Tensor]], context: Context
     ) -> Tensor:
         """One minus the mean correlation of a micro-batch; 0 where fewer than two samples count."""
-        mine_BC, theirs_BC = _logits(context.said), _logits(context.told).detach()
+        mine_BC, theirs_BC = (class_logits(dist, self.term.label) for dist in (context.said, context.told))
+        theirs_BC = theirs_BC.detach()
         if mine_BC.shape != theirs_BC.shape:
             raise RecipeError(
                 f"{self.term.label} compares the same classes",
@@ -79,14 +80,3 @@ def _columns(logits_BC: Tensor) -> Tensor:
     """Probabilities, each class's divided by its largest: no correlation sees it, and rare classes keep theirs."""
     logs_BC = logits_BC.log_softmax(1)
     return (logs_BC - logs_BC.detach().amax(0)).exp()
-
-
-def _logits(dist: Dist | None) -> Tensor:
-    """Logits in at least float32, [B, C]; of a mixture its log-probabilities."""
-    if isinstance(dist, Mixture):
-        logs_MBC = torch.stack([_logits(member).log_softmax(-1) for member in dist.members])
-        return (logs_MBC + dist.log_weights.T[..., None]).logsumexp(0)
-    if not isinstance(dist, Dense) or dist.logits.ndim != 2:
-        got = "none" if dist is None else type(dist).__name__
-        raise RecipeError("dist_intra compares answers to whole samples", got=got, allowed="classifiers")
-    return dist.logits if dist.logits.dtype == torch.float64 else dist.logits.float()

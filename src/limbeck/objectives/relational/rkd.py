@@ -32,6 +32,10 @@ class RKD(Relational):
     angle: float = Field(default=2.0, ge=0)
     """Share of the angles; the paper weighs them twice as much as distances. Their memory grows with B^3."""
 
+    @property
+    def least(self) -> int:
+        return 3 if self.angle else 2  # an angle has three corners
+
     def relate(self, mine_BD: Tensor, theirs_BE: Tensor, weights_B: Tensor) -> Tensor:
         mine_BB, mine_BBD = _vectors(mine_BD)
         theirs_BB, theirs_BBE = _vectors(theirs_BE)
@@ -41,7 +45,7 @@ class RKD(Relational):
             errors_BB = smooth_l1_loss(_normalised(mine_BB), _normalised(theirs_BB), reduction="none")
             root_B = weights_B.sqrt()
             value = value + self.distance * _mean(errors_BB * root_B[:, None] * root_B, other_BB)
-        if self.angle and len(mine_BD) > 2:
+        if self.angle:
             # The corner j leads.
             mine_BBB, theirs_BBB = (x @ x.transpose(1, 2) for x in (mine_BBD, theirs_BBE))
             different_BBB = other_BB[:, :, None] & other_BB[:, None, :] & other_BB
