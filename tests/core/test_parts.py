@@ -34,6 +34,7 @@ MINIMAL: dict[tuple[str, str], dict[str, Any]] = {
     ("source", "jsonl"): {"path": "rows.jsonl"},
     ("source", "npz"): {"path": "rows.npz"},
     ("source", "parquet"): {"path": "rows.parquet"},
+    ("filter", "length"): {"min_answer": 1},
     ("objective", "deep_to_shallow"): {"layers": ["encoder.layer.0"]},
 }
 MATCHING = (
@@ -45,7 +46,7 @@ MINIMAL |= {("objective", name): {"match": {"encoder.layer.0": "encoder.layer.{0
 ALL = [(kind, name) for kind in KINDS for name in names(kind)]
 
 
-@pytest.mark.parametrize(("kind", "name"), ALL, ids="-".join)
+@pytest.mark.parametrize(("kind", "name"), ALL, ids=str)
 class TestEveryPart:
     def make(self, kind: str, name: str) -> Part:
         return build(kind, {"type": name, **MINIMAL.get((kind, name), {})})

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,12 @@ def test_real_traces() -> None:
         assert "".join(step.text for step in steps) == text
         assert steps[-1].conclusion == row["answer_letter"]
         assert len(steps) >= 2
+
+
+@pytest.mark.parametrize(
+    "text", ["5" + " " * 20_000, "\n" * 20_000, "####" + " " * 20_000, "#### a" + " " * 20_000 + "b"]
+)
+def test_no_text_takes_for_ever(text: str) -> None:
+    began = time.process_time()
+    assert "".join(step.text for step in steps_of(text)) == text
+    assert time.process_time() - began < 2

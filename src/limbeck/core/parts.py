@@ -36,6 +36,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "objective": ("limbeck.objectives.distribution", "limbeck.objectives.features", "limbeck.objectives.relational"),
     "temperature": ("limbeck.objectives.temperature",),
     "augmentation": ("limbeck.data.augmentation",),
+    "perturbation": ("limbeck.data.perturbation",),
+    "verifier": ("limbeck.verification.verifiers",),
+    "filter": ("limbeck.verification.filters",),
+    "curriculum": ("limbeck.data.curriculum",),
 }
 """Where the parts of each kind are: packages with one part a file, or single modules."""
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from limbeck.core.errors import RecipeError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = -100
 """The label of a position that is not learned (the field's convention)."""
+WRITTEN = "written_by_a_model"
+"""Key in `Sample.meta` of rows whose text a model wrote, which is nobody's word for control tokens."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Batch:
         teacher: the same samples as the teacher reads them, where its tokenizer is another one.
         spans: which stretch of text each label belongs to, like `labels`; -1: none. A stretch has the same number
             in `teacher.spans`. Given where the tokenizers differ.
+        packed: where each sample lies, (row, first position, position after its last), if several share a row; then
+            there are more ids than rows. None: sample i is row i.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +62,7 @@ class Batch:
     draws: tuple[str | None, ...] | None = None
     teacher: Batch | None = None
     spans: Tensor | None = None
+    packed: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def real(self) -> Tensor | None:
@@ -74,8 +81,25 @@ class Batch:
         moved = {name: value.to(device) for name, value in moved.items() if hasattr(value, "to")}
         return replace(self, **moved, inputs={k: v.to(device) for k, v in self.inputs.items()})
 
+    def one_a_row(self, who: str) -> None:
+        """Refuse a packed batch.
+
+        Args:
+            who: what needs a row for each sample, for the message.
+
+        Raises:
+            RecipeError: several samples share a row.
+        """
+        if self.packed is not None:
+            raise RecipeError(f"{who} needs one sample a row, and these are packed", fix="task.packing=false")
+
     def rows(self, which: Tensor) -> Batch:
-        """Some of the samples, by their places [n]; they are no longer told apart as views."""
+        """Some of the samples, by their places [n]; they are no longer told apart as views.
+
+        Raises:
+            RecipeError: the samples are packed.
+        """
+        self.one_a_row("taking samples out of a batch")
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {n: v.rows(which) if hasattr(v, "rows") else v[which] for n, v in moved.items() if _is_data(v)}
         ids = tuple(self.ids[i] for i in which.tolist())

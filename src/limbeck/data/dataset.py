@@ -14,6 +14,7 @@ from limbeck.core.types import Rows, Sample
 from limbeck.data.columns import COMPETING, check_roles, class_names, map_columns, plain, slices
 from limbeck.data.draw import hold_out, subsample
 from limbeck.data.labels import check_labels, class_list, label_column
+from limbeck.data.samples import DistinctIds, samples_of
 from limbeck.data.sources._base import Source
 
 DEFAULT_SHARE = 0.1
@@ -43,16 +44,16 @@ class Splits:
     """The samples of a job.
 
     Attributes:
-        train: rows to learn from.
+        train: rows to learn from; like the others a list, or, if there are very many, made when they are asked for.
         validation: rows to choose checkpoints on.
         test: rows for the final figures; empty if there are none and none were asked for.
         label_names: all classes, in the order of their numbers; None for tasks without labels.
         counts: rows of each split, how they came about, and training rows whose inputs are in another split too.
     """
 
-    train: list[Sample]
-    validation: list[Sample]
-    test: list[Sample]
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
     label_names: tuple[str, ...] | None
     counts: dict[str, Any]
 
@@ -97,19 +98,19 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True, read_test: 
     for opened in (train, validation, test):
         if opened and opened.labels is not None and classes is not None:
             check_labels(opened.labels, classes, opened.rows, opened.columns["label"])
-    samples = {
+    samples: dict[str, Sequence[Sample]] = {
         "train": _samples(train, kept, task),
         "validation": _samples(validation, range(len(validation.rows)) if held is None else held, task),
         "test": _samples(test, range(len(test.rows)), task) if test else [],
     }
-    _distinct_ids(sample for split in samples.values() for sample in split)
-    counts = {
+    shared = _gone_through(samples)
+    counts: dict[str, Any] = {
         **{split: len(found) for split, found in samples.items()},
         "train_rows": len(train.rows),
         "validation_from": how,
         "held_out": len(held or []),
         "left_out_by_max_samples": len(places) - len(kept),
-        **_shared(samples),
+        **shared,
     }
     if classes is not None and train.labels is not None:
         seen = {train.labels[i] for i in kept}
@@ -171,9 +172,9 @@ def _classes(train: _Opened) -> tuple[str, ...] | None:
 
 def _part(
     source: Source, train: _Opened, data: Data, task: Reader, known: tuple[str, ...] | None
-) -> tuple[_Opened, list[int], list[int] | None, str]:
+) -> tuple[_Opened, Sequence[int], Sequence[int] | None, str]:
     """Where the validation rows are (and which, None for all), which training rows stay, and how that came about."""
-    everything = list(range(len(train.rows)))
+    everything = range(len(train.rows))
     if isinstance(data.validation, Part):
         opened = _open(_source(data.validation), "validation", data, task, known)
         return opened, everything, None, "data.validation"
@@ -198,8 +199,8 @@ def _test_source(data: Data, source: Source, needed: bool) -> Source | None:
     return None
 
 
-def _samples(opened: _Opened, places: Iterable[int], task: Reader) -> list[Sample]:
-    return [_sample(opened, place, task) for place in places]
+def _samples(opened: _Opened, places: Sequence[int], task: Reader) -> Sequence[Sample]:
+    return samples_of(places, lambda place: _sample(opened, place, task))
 
 
 def _sample(opened: _Opened, place: int, task: Reader) -> Sample:
@@ -229,21 +230,22 @@ def _id(opened: _Opened, place: int, row: Mapping[str, Any], where: str) -> str:
     return str(value)
 
 
-def _distinct_ids(samples: Iterable[Sample]) -> None:
-    """Recorded teacher signals are found by id, in any split: one id must never mean two rows."""
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            fix = "name another column, or leave data.id out: rows are then numbered by split"
-            raise DataError(f"two rows have the id '{sample.id}'", allowed="ids that differ over all splits", fix=fix)
-        seen.add(sample.id)
-
-
-def _shared(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:
-    """How many training rows have the very inputs of a row that they are measured on."""
-    keys = {split: [_content(sample.inputs) for sample in found] for split, found in samples.items()}
-    others = {split: set(keys[split]) for split in ("validation", "test")}
-    return {f"train_rows_also_in_{split}": sum(key in of for key in keys["train"]) for split, of in others.items()}
+def _gone_through(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:
+    """Make every sample once: ids must differ, and training rows with the inputs of a measured row are counted."""
+    ids, order = DistinctIds(), ("validation", "test", "train")
+    others: dict[str, set[bytes]] = {"validation": set(), "test": set()}
+    counts = {f"train_rows_also_in_{split}": 0 for split in others}
+    for split in order:
+        for sample in samples[split]:
+            ids.add(sample.id)
+            key = _content(sample.inputs)
+            if split in others:
+                others[split].add(key)
+                continue
+            for other, known in others.items():
+                counts[f"train_rows_also_in_{other}"] += key in known
+    ids.check(sample.id for split in order for sample in samples[split])
+    return counts
 
 
 def _content(value: Any) -> bytes:

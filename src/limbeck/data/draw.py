@@ -6,11 +6,14 @@ smaller draw is part of a larger one, and another draw (with a key stream of its
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.core.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Streams of keys: what is held out and what is kept of the rest must not hang together.
 _HOLD_OUT, _SUBSAMPLE = 0, 1
@@ -40,17 +43,18 @@ def hold_out(count: int, share: float, *, seed: int, groups: Sequence[Hashable] 
     if count < 2:
         raise DataError("one row cannot be parted into two splits", got=f"{count} rows", allowed="2 or more")
     wanted = min(max(int(share * count + 0.5), 1), count - 1)
-    members: dict[Any, list[int]] = {}
-    for place in range(count):
-        members.setdefault(groups[place] if groups is not None else None, []).append(place)
-    stratified = groups is not None and all(len(places) > 1 for places in members.values())
+    by_group: dict[Any, list[int]] = {}
+    for place, group in enumerate(groups or ()):
+        by_group.setdefault(group, []).append(place)
+    stratified = groups is not None and all(len(places) > 1 for places in by_group.values())
+    members: Mapping[Any, Sequence[int]] = by_group
     if not stratified:
-        members = {None: list(range(count))}
+        members = {None: range(count)}
     keys = _keys(count, seed, _HOLD_OUT)
     quotas = _quotas([len(places) for places in members.values()], wanted)
     chosen: set[int] = set()
     for places, quota in zip(members.values(), quotas, strict=True):
-        chosen.update(sorted(places, key=keys.__getitem__)[:quota])
+        chosen.update(_smallest(places, quota, keys))
     kept = [place for place in range(count) if place not in chosen]
     return HeldOut(kept, sorted(chosen), stratified)
 
@@ -68,16 +72,24 @@ def subsample(places: Sequence[int], size: int, *, count: int, seed: int) -> lis
         DataError: a negative seed.
     """
     keys = _keys(count, seed, _SUBSAMPLE)
-    return sorted(sorted(places, key=keys.__getitem__)[:size])
+    return sorted(_smallest(places, size, keys))
 
 
-def _keys(count: int, seed: int, stream: int) -> list[float]:
+def _smallest(places: Sequence[int], size: int, keys: np.ndarray) -> list[int]:
+    """The places with the smallest keys."""
+    import numpy as np
+
+    places_N = np.asarray(places, dtype=np.int64)
+    chosen: list[int] = places_N[np.argsort(keys[places_N], kind="stable")[:size]].tolist()
+    return chosen
+
+
+def _keys(count: int, seed: int, stream: int) -> np.ndarray:
     import numpy as np
 
     if seed < 0:
         raise DataError("data.seed is negative", got=seed, allowed="0 or more")
-    keys: list[float] = np.random.Generator(np.random.PCG64([seed, stream])).random(count).tolist()
-    return keys
+    return np.random.Generator(np.random.PCG64([seed, stream])).random(count)
 
 
 def _quotas(sizes: Sequence[int], wanted: int) -> list[int]:

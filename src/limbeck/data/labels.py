@@ -25,7 +25,9 @@ def label_column(rows: Rows, column: str, names: Sequence[str] | None) -> list[s
     Raises:
         DataError: a label is missing or no class, with the file and the row.
     """
-    return [_name(plain(value), names, rows, i, column) for i, value in enumerate(column_values(rows, column))]
+    found: dict[str, str] = {}  # one string a class, however many rows
+    given = (_name(plain(value), names, rows, i, column) for i, value in enumerate(column_values(rows, column)))
+    return [found.setdefault(name, name) for name in given]
 
 
 def class_list(labels: Iterable[str]) -> tuple[str, ...]:

@@ -36,20 +36,20 @@ _GOES_ON = r"(?!\w*\(|\w*\s*(?:[+*/×÷^·=]|[-−]\s*\d|x\s*\d|\\times|\\cdot|\
 NUMBER = re.compile(_NUMBER)
 _EQUALS = r"(?:(?<![<>!=])=(?!=)|≈|\\approx|等于)"
 _ANNOTATION = re.compile(rf"<<[^<>]*=\s*(?P<inside>{_NUMBER})>>(?:\s*{_MONEY}(?P<value>{_NUMBER}))?")
-_EQUATION = re.compile(rf"(?<=[\w)\]}}%\s$°])\s*{_EQUALS}\s*{_MONEY}(?P<value>{_NUMBER}){_GOES_ON}")
+_EQUATION = re.compile(rf"(?<=[\w)\]}}%\s$°]){_EQUALS}\s*{_MONEY}(?P<value>{_NUMBER}){_GOES_ON}")
 _ANSWER = re.compile(
-    rf"####\s*(?P<hashes>\S.*?)\s*$"
+    rf"####\s*(?P<hashes>\S(?:.*\S)?)"
     rf"|\\boxed\s*\{{(?P<boxed>[^{{}}]*)\}}"
-    rf"|^\s*A:\s*{_MONEY}(?P<line>{_NUMBER})"
+    rf"|^[^\S\n]*A:\s*{_MONEY}(?P<line>{_NUMBER})"
     rf"|(?:(?i:\banswer)|答案)\W{{0,4}}(?i:\b(?:is|are|was)\b|should be|would be|:|：|=|应该是|应为|是|为)"
-    rf"(?:(?i:\s*option\b)|[\s*:：(（$\\]|\\text\{{)*(?P<stated>{_NUMBER}|[A-HJ](?![A-Za-z'])|I(?=[).*}}]|$))",
+    rf"(?:(?i:option\b)|[\s*:：(（$\\]|\\text\{{)*(?P<stated>{_NUMBER}|[A-HJ](?![A-Za-z'])|I(?=[).*}}]|$))",
     re.MULTILINE,
 )
 _THEREFORE = re.compile(r"\s*(?:(?i:so|thus|hence|therefore|in total|altogether)\b|因此|所以|故|一共|总共|共)")
 
 _UNIT = re.compile(
     r"""
-    (?: [.!?]+["')\]*”’]*(?=\s|<|$)\s* | [。！？；]+[”’」）]*\s* | \s*\n\s* | (?=</think>) )
+    (?: [.!?]+["')\]*”’]*(?=\s|<|$)\s* | [。！？；]+[”’」）]*\s* | (?<!\s)\s*\n\s* | (?=</think>) )
     (?:</think>\s*)?
     """,
     re.VERBOSE,
@@ -101,7 +101,7 @@ class _Value:
 def canonical(number: str) -> str:
     """One form for equal numbers: 1,000 and 1000.0 are the same; what is no number stays as it is."""
     plain = number.strip().replace(",", "").replace("−", "-")
-    plain = re.sub(r"\s*(?:×|\\times|\*|·|\\cdot)\s*10\s*\^\s*\{?(-?\d+)\}?$", r"E\1", plain)
+    plain = re.sub(r"(?<!\s)\s*(?:×|\\times|\*|·|\\cdot)\s*10\s*\^\s*\{?(-?\d+)\}?$", r"E\1", plain)
     try:
         return str(_EXACT.add(_EXACT.normalize(Decimal(plain)), 0))
     except ArithmeticError:  # no number, or one beyond all bounds

@@ -138,7 +138,7 @@ def _tell(source: _Source, start: int, steps: list[Step]) -> str:
     return " ".join(sentences)
 
 
-def _work(start: int, steps: list[Step]) -> tuple[str, int]:
+def worked(start: int, steps: list[Step]) -> tuple[str, int]:
     """The worked answer and its result."""
     lines, value = [], start
     for step in steps:
@@ -185,7 +185,7 @@ def problems(
             continue
         idle = 0
         seen.add(calculation)
-        answer, result = _work(start, steps)
+        answer, result = worked(start, steps)
         rows.append({"prompt": _tell(source, start, steps), "answer": answer, "steps": len(steps), "result": result})
     return rows
 

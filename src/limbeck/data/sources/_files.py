@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import tempfile
+import weakref
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,24 +63,67 @@ def _where_to_look() -> str:
     return f"check data.train, data.validation and data.test; relative paths start at {Path.cwd()}"
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, each with its own ending; a `.gz` is unpacked on the way.
+class Lines:
+    """The lines of a UTF-8 file, each with its own ending; of each, only its place in the file is held in memory.
+
+    Going through them from the first to the last finds the places; then any line can be read again. What is
+    packed is unpacked into a temporary file on the way.
+
+    Args:
+        path: the file; one that ends with `.gz` is unpacked.
 
     Raises:
-        DataError: the file is missing or cut short, or a line is not UTF-8.
+        DataError: the file is missing.
     """
-    file = existing_file(path)
-    number = 0
-    try:
-        with gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb") as stream:
-            # Bytes are cut at \n before they are decoded, so that an error knows its line.
-            for number, raw in enumerate(stream, 1):
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        what, got = f"{path}, line {number} is not UTF-8 text", error.object[error.start : error.start + 8]
-        raise DataError(what, got=repr(got), fix="convert it to UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read after line {number}", got=error, fix="fetch the file again") from error
+
+    def __init__(self, path: Path):
+        self.path, self.file = path, existing_file(path)
+        self._starts = array("q", [0])
+        with tempfile.TemporaryFile() if self._is_packed else self.file.open("rb") as opened:
+            # A number and no file object: rows live on where nobody is left to close it.
+            self._descriptor = os.dup(opened.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+
+    @property
+    def _is_packed(self) -> bool:
+        return self.file.suffix.lower() == ".gz"
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        """All lines.
+
+        Raises:
+            DataError: the file is cut short, or a line is not UTF-8.
+        """
+        number, starts = 0, array("q", [0])
+        try:
+            with gzip.open(self.file, "rb") if self._is_packed else self.file.open("rb") as stream:
+                # Bytes are cut at \n before they are decoded, so that an error knows its line.
+                for number, raw in enumerate(stream, 1):
+                    if self._is_packed:
+                        os.pwrite(self._descriptor, raw, starts[-1])
+                    starts.append(starts[-1] + len(raw))
+                    yield _decoded(raw, number)
+        except UnicodeDecodeError as error:
+            what, got = f"{self.path}, line {number} is not UTF-8 text", error.object[error.start : error.start + 8]
+            raise DataError(what, got=repr(got), fix="convert it to UTF-8") from error
+        except (OSError, EOFError, zlib.error) as error:
+            what = f"{self.path} cannot be read after line {number}"
+            raise DataError(what, got=error, fix="fetch the file again") from error
+        self._starts = starts
+
+    def __getitem__(self, index: int) -> str:
+        """A line by its place, from 0; IndexError beyond the last that was gone through."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start, stop = self._starts[index], self._starts[index + 1]
+        return _decoded(os.pread(self._descriptor, stop - start, start), index + 1)
+
+
+def _decoded(raw: bytes, number: int) -> str:
+    return raw.decode("utf-8-sig" if number == 1 else "utf-8")
 
 
 def file_fingerprint(path: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,8 @@ from pydantic import Field
 from limbeck.core.errors import DataError
 from limbeck.core.parts import part
 from limbeck.core.types import Rows
-from limbeck.data.sources._base import Source
-from limbeck.data.sources._files import ends_with, file_fingerprint, text_lines
+from limbeck.data.sources._base import Source, Table
+from limbeck.data.sources._files import Lines, ends_with, file_fingerprint
 
 _LONGEST_FIELD = 2**31 - 1
 
@@ -36,17 +37,23 @@ class CSV(Source):
         return {"path": value} if ends_with(value, ".csv", ".tsv", ".csv.gz", ".tsv.gz") else None
 
     def load(self, split: str) -> Rows:
-        reader = csv.reader(
-            text_lines(self.path),
+        lines = Lines(self.path)
+        reader = self._reader(lines)
+        with _long_fields():
+            records = self._records(reader)
+            header = self._header(next(records, None))
+            ends = array("q", [reader.line_num])  # of each record: the line after its last
+            for _ in self._even(records, header, reader):
+                ends.append(reader.line_num)
+        return Rows(_Records(lines, ends, header, self._reader), origin=str(self.path), first=2)
+
+    def _reader(self, lines: Iterable[str]) -> Any:
+        return csv.reader(
+            lines,
             delimiter=self.delimiter or ("\t" if ends_with(str(self.path), ".tsv", ".tsv.gz") else ","),
             quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
             strict=True,
         )
-        with _long_fields():
-            records = self._records(reader)
-            header = self._header(next(records, None))
-            rows = [dict(zip(header, record, strict=True)) for record in self._even(records, header, reader)]
-        return Rows(rows, origin=str(self.path), first=2)
 
     def _records(self, reader: Any) -> Iterator[list[str]]:
         try:
@@ -83,6 +90,23 @@ class CSV(Source):
 
     def fingerprint(self) -> str:
         return file_fingerprint(self.path)
+
+
+class _Records(Table):
+    """Rows that stay in their file; each is read when it is asked for."""
+
+    def __init__(self, lines: Lines, ends: array[int], header: list[str], reader: Callable[[Iterable[str]], Any]):
+        self._lines, self._ends, self._reader, self.column_names = lines, ends, reader, tuple(header)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        with _long_fields():
+            record = next(self._reader(self._lines[i] for i in range(self._ends[index], self._ends[index + 1])))
+        return dict(zip(self.column_names, record, strict=True))
 
 
 @contextmanager

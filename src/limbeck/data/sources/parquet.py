@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from limbeck.core.parts import part
 from limbeck.core.types import Rows
 from limbeck.data.sources._base import NamedRows, Source, Table
 from limbeck.data.sources._files import ends_with, existing_file, file_fingerprint
+
+_IN_MEMORY = 2**26
+"""Larger tables are unpacked into a temporary file, and not into memory."""
 
 
 @part
@@ -31,7 +35,8 @@ class Parquet(Source):
         file = existing_file(self.path)
         try:
             with ParquetFile(file, memory_map=True) as opened:
-                table = opened.read()
+                size = sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.num_row_groups))
+                table = opened.read() if size <= _IN_MEMORY else _unpacked(opened)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{self.path} is not a whole Parquet file", got=error, fix="fetch it again") from error
         names = table.column_names
@@ -63,6 +68,19 @@ class ArrowTable(Table):
     def column(self, name: str) -> Sequence[Any]:
         values: list[Any] = self._table.column(name).to_pylist()
         return values
+
+
+def _unpacked(opened: Any) -> Any:
+    """A table that lies in a temporary Arrow file, mapped into memory; the file is gone when the table is."""
+    import pyarrow
+
+    with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
+        with pyarrow.ipc.new_stream(file, opened.schema_arrow) as writer:
+            for batch in opened.iter_batches():
+                writer.write_batch(batch)
+        file.flush()
+        with pyarrow.memory_map(file.name) as mapped, pyarrow.ipc.open_stream(mapped) as reader:
+            return reader.read_all()
 
 
 def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
