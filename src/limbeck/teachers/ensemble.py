@@ -63,6 +63,7 @@ class EnsembleTeacher:
         Raises:
             DataError: a sample's domain has no teacher.
         """
+        batch.one_a_row("an ensemble of teachers")
         if not needs.dist or self.combine == "domain":
             read = Needs(features=needs.features)
             features = self.members[0].signal(batch, read).features if read else {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limbeck.core.recipe import Gate
-from limbeck.core.types import IGNORE, Batch, Dense, Dist, Head, Mixture, Needs, Signal
+from limbeck.core.types import IGNORE, Batch, Dense, Dist, Head, Mixture, Needs, Sampled, Signal, TopK
 from limbeck.models.heads import signal
 
 if TYPE_CHECKING:
@@ -146,6 +146,15 @@ def spread(dist: Dist, rows: Tensor, count: int) -> Dist:
     if isinstance(dist, Mixture):
         mixed = tuple(spread(member, rows, count) for member in dist.members)
         return Mixture(mixed, _among(dist.log_weights, rows, count))
+    if isinstance(dist, TopK | Sampled):
+        # Rows that nobody was asked about hold anything that is a distribution; they weigh nothing.
+        ids, other = _among(dist.ids, rows, count), dist.counts if isinstance(dist, Sampled) else dist.logprobs
+        said = _among(other, rows, count)
+        if isinstance(dist, TopK):
+            return TopK(ids, said, _among(dist.tail, rows, count))
+        unasked = torch.ones(count, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
+        said[unasked, ..., 0] = 1
+        return Sampled(ids, said)
     assert isinstance(dist, Head), "a model that runs here gives logits or a head"
     return replace(dist, hidden=_among(dist.hidden, rows, count))
 

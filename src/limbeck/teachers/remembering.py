@@ -65,8 +65,10 @@ class RememberingTeacher(LocalTeacher):
         """What the teacher says of a batch; only samples that are new are run.
 
         Raises:
-            RecipeError: the samples are drawn anew in every step (augmented), so that nothing can be remembered.
+            RecipeError: the samples are drawn anew in every step (augmented), so that nothing can be remembered, or
+                several share a row.
         """
+        batch.one_a_row("a teacher that remembers")
         if batch.blend is not None or any(draw is not None for draw in batch.draws or ()):
             raise RecipeError("a teacher cannot remember samples that are augmented", fix="teacher.remember=false")
         read = batch.teacher or batch
