@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from limbeck.core.errors import DataError, ModelError
-from limbeck.core.types import IGNORE, Batch, Needs, Sample
+from limbeck.core.types import IGNORE, WRITTEN, Batch, Needs, Sample
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
@@ -177,12 +177,10 @@ THINKING = CHATML.replace(
 )
 
 
-def test_a_template_that_strips_the_reasoning_is_refused() -> None:
+def test_a_template_that_strips_the_reasoning_is_written_around() -> None:
     reasoned = sample(answer="<think>\nwell\n</think>5")
-    with pytest.raises(DataError, match=r"changes or hides what sample a(.|\n)*template=plain"):
-        codec(chat_tokenizer(STRIPPING)).encode([reasoned])
-    kept = chat_tokenizer()
-    assert learned(kept, encoded(kept, reasoned)) == "<think>\nwell\n</think>5<|im_end|>"
+    for each in (chat_tokenizer(STRIPPING), chat_tokenizer()):
+        assert learned(each, encoded(each, reasoned)) == "<think>\nwell\n</think>\n\n5<|im_end|>"
     added = chat_tokenizer(THINKING)
     assert learned(added, encoded(added, sample())) == "<think>\n\n</think>\n\n5<|im_end|>"
 
@@ -316,3 +314,13 @@ def test_new_tokenizers_are_trained_on_prompts_and_answers() -> None:
     assert len(made("zyzyzyzyzyzy")["input_ids"]) < 4
     with pytest.raises(ModelError, match="needs a tokenizer"):
         make(Model(config={"model_type": "qwen3"}), [])
+
+
+def test_a_written_text_commands_no_tokenizer(plain: Any) -> None:
+    """A row that a model wrote is dropped where its text would be read as a special token; a person's row is not."""
+    poisoned = [sample(answer=f"yes {plain.eos_token} go on", name="a"), sample(prompt=f"{plain.eos_token}?", name="b")]
+    rows = [*poisoned, sample(name="c")]
+    made = codec(plain).encode([replace(row, meta={WRITTEN: True}) for row in rows])
+    assert [feature.id for feature in made.features] == ["c"]
+    assert made.counts == {"dropped_special_token_in_text": 2}
+    assert len(codec(plain).encode(rows)) == 3

@@ -71,10 +71,12 @@ def likelihood(model: PreTrainedModel, codec: Codec, features: Sequence[Feature]
         batch = codec.collate(part).to(device)
         dist = signal(model, batch, Needs(dist=True)).dist
         assert isinstance(dist, Head)
-        for i, feature in enumerate(part):
-            row = Head(dist.hidden[i : i + 1], dist.weight, dist.bias)
-            value, _ = distribution_loss(row, None, batch.labels[i : i + 1], [CrossEntropy()], [1.0])
-            found[feature.id] = (float(value), int((batch.labels[i] != IGNORE).sum()))
+        places = batch.packed or [(i, 0, batch.labels.shape[1]) for i in range(len(part))]
+        for feature, (i, start, end) in zip(part, places, strict=True):
+            labels = batch.labels[i : i + 1, start:end]
+            row = Head(dist.hidden[i : i + 1, start:end], dist.weight, dist.bias)
+            value, _ = distribution_loss(row, None, labels, [CrossEntropy()], [1.0])
+            found[feature.id] = (float(value), int((labels != IGNORE).sum()))
     ids = [f.id for f in features]
     return {"id": ids, "nll": [found[i][0] for i in ids], "tokens": [found[i][1] for i in ids]}
 

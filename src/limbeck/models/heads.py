@@ -10,6 +10,7 @@ from torch import nn
 
 from limbeck.core.errors import ModelError
 from limbeck.core.types import IGNORE, Batch, Dense, Dist, Head, Needs, Signal
+from limbeck.models.packed import check_packed
 from limbeck.models.taps import Taps
 
 if TYPE_CHECKING:
@@ -58,14 +59,18 @@ def check_head(model: PreTrainedModel, batch: Batch, name: str) -> None:
     then teach something else than the model says. What the head gives is blown up to `_LARGE` for the
     comparison: the small logits of a model that is not yet trained would pass under a cap unchanged.
 
+    If the batch is packed, the model must keep its samples apart, see `check_packed`.
+
     Raises:
-        ModelError: they differ.
+        ModelError: they differ, or the model cannot read packed rows.
     """
     if model.get_output_embeddings() is None:
         return
+    if batch.packed is not None:
+        check_packed(model, name)
     training = model.training
     model.eval()
-    few = {k: v[:1] for k, v in batch.inputs.items()}
+    few = {k: v[:1] for k, v in _in_type(batch, model.dtype).inputs.items()}
     small = Batch(batch.ids[:1], few, batch.labels[:1])
     head = cast(Head, signal(model, small, Needs(dist=True)).dist)
     ours = nn.functional.linear(head.hidden.to(head.weight.dtype), head.weight, head.bias).float()

@@ -37,6 +37,11 @@ class Objective(Part, ABC):
     unit: ClassVar[Unit] = "label"
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether it depends on what the labels are, and not only on where they stand."""
+        return False
+
+    @property
     def takes_blends(self) -> bool:
         """Whether it can learn from samples that were blended of two, which have two labels."""
         return True
@@ -152,6 +157,8 @@ class BatchTerm(Objective, ABC):
     unit: ClassVar[Unit] = "sample"
     adds_up: ClassVar[bool] = True
     """Whether the sum over two batches is that of both together; not so where samples are compared with each other."""
+    packs: ClassVar[bool] = False
+    """Whether it can read rows that hold several samples: it compares position by position."""
     reads_dist: ClassVar[bool] = False
     """Whether it reads what the student (and the teacher, if it asks it) says of the labels."""
 

@@ -28,7 +28,8 @@ class Feature:
         id: the sample's id.
         length: what it costs in a batch (tokens; 1 where all are alike).
         values: what `Codec.collate` needs.
-        source: the sample itself, where augmentation may act on it before it is encoded.
+        source: the sample itself: augmentation may act on it before it is encoded, and mixtures and curricula ask
+            it what it is.
     """
 
     id: str
@@ -39,10 +40,11 @@ class Feature:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Samples in numbers, and what was lost on the way, counted by reason."""
+    """Samples in numbers, what was lost on the way, counted by reason, and what else a manifest should say of them."""
 
     features: list[Feature]
     counts: Counter[str] = field(default_factory=Counter)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -36,6 +36,8 @@ class PairedCodec(CausalCodec):
         arXiv:2503.20083.
     """
 
+    packs = False
+
     def __init__(self, student: Any, teacher: CausalCodec, longest: int = 8):
         super().__init__(student, teacher.task)
         self.teacher, self.longest = teacher, longest
@@ -58,7 +60,7 @@ class PairedCodec(CausalCodec):
                 allowed=f"{LEAST:.0%} or more",
                 fix="a student whose tokenizer is closer to the teacher's, or terms that need no teacher",
             )
-        return Encoded(features, counts)
+        return Encoded(features, counts, mine.facts)
 
     def _matched(self, mine: Feature, theirs: Feature, sample: Sample) -> Feature:
         ours, their_offsets = self._offsets(self, sample), self._offsets(self.teacher, sample)
@@ -75,8 +77,8 @@ class PairedCodec(CausalCodec):
     def _offsets(codec: CausalCodec, sample: Sample) -> list[tuple[int, int]]:
         """Of the answer's tokens, in characters of the sample's own answer; what a template adds lies outside."""
         _, after = codec.texts(sample)
-        begin = _begin(codec, sample, after)
-        length = len(sample.target.strip())
+        taught = codec.body(sample)
+        begin, length = _begin(codec, sample, after, taught), len(taught)
         read = codec.processor(after, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = [(a - begin, b - begin) for a, b in read["offset_mapping"]]
         return [(a, b) if b <= length else (length + 1, length + 1) for a, b in offsets]
@@ -88,14 +90,24 @@ class PairedCodec(CausalCodec):
         return replace(super().collate(features, side), spans=spans, teacher=teacher)
 
 
-def _begin(codec: CausalCodec, sample: Sample, after: str) -> int:
-    """Where the answer begins in what a template makes of it."""
-    target = sample.target.strip()
-    if not codec.chat or after.count(target) == 1:
-        return after.index(target)
+def _begin(codec: CausalCodec, sample: Sample, after: str, taught: str) -> int:
+    """Where what is taught begins in what a template makes of it.
+
+    Raises:
+        DataError: a template writes the thought in a form of its own, or the place is unclear.
+    """
+    times = after.count(taught)
+    if not times:
+        raise DataError(
+            f"sample {sample.id}: a chat template writes thoughts in a form that cannot be matched",
+            got=repr(after)[:80],
+            fix="task.template=plain, or task.reasoning=drop",
+        )
+    if not codec.chat or times == 1:
+        return after.index(taught)
     # A short answer may stand in the template's own words too ("hi" in "<think>"); a text that does not, tells where.
     begin = codec.texts(replace(sample, target=STAND_IN))[1].index(STAND_IN)
-    if not after.startswith(target, begin):
+    if not after.startswith(taught, begin):
         raise DataError(
             f"it is unclear where the answer of sample {sample.id} begins in the chat template",
             got=repr(after)[:160],

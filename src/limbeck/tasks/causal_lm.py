@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from limbeck.core.errors import DataError, ModelError
+from limbeck.core.errors import DataError, ModelError, RecipeError
 from limbeck.core.parts import part
 from limbeck.core.recipe import Model
-from limbeck.core.types import IGNORE, Batch, Sample
+from limbeck.core.types import IGNORE, WRITTEN, Batch, Sample
 from limbeck.data.steps import canonical
+from limbeck.data.thinking import CLOSE, OPEN, Thought, fold, split_thought
 from limbeck.tasks._base import Codec, Encoded, Feature, Task
 from limbeck.tasks._decode import generate
+from limbeck.tasks._packing import packed
+from limbeck.tasks._templates import name_of, probe, render, write
 from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
+from limbeck.tasks._traces import Lengths, conversation, refold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +32,15 @@ class CausalLM(Task):
     """A prompt, and the answer to learn; the loss is on the answer and its end token alone."""
 
     max_length: int = Field(default=1024, gt=1)
-    """Longest prompt and answer together, in tokens. Answers are cut (and counted), prompts never."""
+    """Longest prompt and answer together, in tokens. Prompts are never cut."""
+    reasoning: Literal["keep", "drop"] = "keep"
+    """Whether a thought before the answer (`<think>`, `reasoning_content`) is learned with it, or left out."""
+    too_long: Literal["auto", "cut", "drop"] = "auto"
+    """What becomes of a row above `max_length`; either is counted. `auto`: answers are cut, rows with a thought
+    dropped, since a thought that never ends teaches never to answer."""
+    packing: bool = False
+    """Put the samples of a micro-batch side by side into rows of up to `max_length` tokens. No sample sees another;
+    loss and gradients are those of one sample a row."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """`chat`: the tokenizer's chat template; `plain`: prompt, separator, answer. `auto`: chat where there is one."""
     separator: str = "\n"
@@ -53,14 +65,14 @@ class CausalLM(Task):
 
     def read(self, fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         if fields.get("messages") is not None:
-            turns = _conversation(fields["messages"], where)
-            return {"messages": turns[:-1]}, turns[-1]["content"], {}
+            turns, target = conversation(fields["messages"], where)
+            return {"messages": turns}, target, {}
         if "prompt" not in fields or "answer" not in fields:
             fix = "data.prompt=COLUMN data.answer=COLUMN, or data.messages=COLUMN"
             raise DataError(f"{where}: there is neither `messages` nor `prompt` and `answer`", fix=fix)
         prompt = text_of(fields["prompt"], "prompt", where)
         turns = [{"role": "user", "content": prompt}]
-        return {"messages": turns}, text_of(fields["answer"], "answer", where), {}
+        return {"messages": turns}, refold(text_of(fields["answer"], "answer", where)), {}
 
     def load_processor(self, name: str, *, revision: str | None, trust_remote_code: bool) -> Any:
         return load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
@@ -82,26 +94,21 @@ class CausalLM(Task):
         return True  # vocabularies are compared row by row, see alignment/vocabulary.py
 
 
-def _conversation(turns: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(turns, list | tuple) or len(turns) < 2:
-        raise DataError(f"{where}: a conversation needs at least two turns", got=repr(turns)[:80])
-    for turn in turns:
-        if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-            raise DataError(f"{where}: a turn is not {{role, content}}", got=repr(turn)[:80])
-        text_of(turn["content"], "content of a turn", where)
-    if turns[-1]["role"] != "assistant":
-        raise DataError(f"{where}: the last turn is not the assistant's", got=turns[-1]["role"])
-    return [{"role": str(t["role"]), "content": t["content"]} for t in turns]
-
-
 class CausalCodec(Codec):
     """Prompts and answers with a tokenizer. The shift is done here, once: `labels[p]` follows input `p`."""
 
+    packs: ClassVar[bool] = True
+    """Whether its samples can share rows."""
+
     def __init__(self, tokenizer: Any, task: CausalLM):
+        if task.packing and not self.packs:
+            what = "task.packing needs answers without marks, and one tokenizer for student and teacher"
+            raise RecipeError(what, fix="task.packing=false")
         self.processor, self.task = tokenizer, task
         opening = tokenizer("", verbose=False)["input_ids"]
         self.opening = [i for i in opening if i == tokenizer.bos_token_id]
         self.chat = task.template == "chat" or (task.template == "auto" and bool(tokenizer.chat_template))
+        self.template = probe(tokenizer) if self.chat else None
 
     def settings(self) -> dict[str, Any]:
         special = {f"{role}_token_id": getattr(self.processor, f"{role}_token_id") for role in ("pad", "eos", "bos")}
@@ -110,24 +117,41 @@ class CausalCodec(Codec):
     def texts(self, sample: Sample) -> tuple[str, str]:
         """What stands before the answer, and the answer with all that the template adds to it."""
         turns = list(sample.inputs["messages"])
+        said = self._said(sample)
         if not self.chat:
-            return "\n".join(t["content"] for t in turns) + self.task.separator, sample.target
-        before = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        whole = self.processor.apply_chat_template(
-            [*turns, {"role": "assistant", "content": sample.target}], tokenize=False
-        )
-        answer = whole[len(before) :]
-        if not whole.startswith(before) or sample.target.strip() not in answer:
-            raise DataError(
-                f"the chat template changes or hides what sample {sample.id} is to teach",
-                got=repr(answer)[:160],
-                fix="task.template=plain, or another chat template",
-            )
-        return before, answer
+            return self._plain(turns), said.content if self.task.reasoning == "drop" else sample.target
+        assert self.template is not None
+        try:
+            return write(self.processor, self.template, turns, said)
+        except DataError as error:
+            raise DataError(f"sample {sample.id}: {error.what}", got=error.got, fix=error.fix) from error
+
+    def body(self, sample: Sample) -> str:
+        """What every template's turn holds of a sample: the thought, if it is learned, its end, and the answer."""
+        said = self._said(sample)
+        whole = said.content if said.reasoning_content is None else fold(said.reasoning_content, said.content)
+        return whole.removeprefix(OPEN).strip()
+
+    def _said(self, sample: Sample) -> Thought:
+        """What is learned: thought and answer, or the answer alone. A thought without an end is text as it stands."""
+        said = split_thought(sample.target)
+        if not said.closed:
+            return Thought(sample.target, None, False)
+        return said if self.task.reasoning == "keep" else Thought(said.content, None, True)
+
+    def _commands(self, sample: Sample) -> bool:
+        """Whether a text holds the name of a special token, which a tokenizer would read as that token."""
+        names = [t.content for t in self.processor.added_tokens_decoder.values() if t.special]
+        texts = [sample.target, *(turn["content"] for turn in sample.inputs["messages"])]
+        return any(name in text for text in texts for name in names)
 
     def prompt_ids(self, sample: Sample) -> list[int]:
         """The tokens of the prompt, the same in training and in generation."""
-        return self._prompt(self.texts(sample)[0])
+        turns = sample.inputs["messages"]
+        return self._prompt(render(self.processor, turns) if self.chat else self._plain(turns))
+
+    def _plain(self, turns: Sequence[Mapping[str, str]]) -> str:
+        return "\n".join(t["content"] for t in turns) + self.task.separator
 
     def _prompt(self, text: str) -> list[int]:
         return self._ids(text) if self.chat else self.opening + self._ids(text)  # a template opens by itself
@@ -136,24 +160,63 @@ class CausalCodec(Codec):
         return list(self.processor(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def encode(self, samples: Iterable[Sample]) -> Encoded:
-        features, counts, limit = [], Counter[str](), self.task.max_length
-        end = self.processor.eos_token_id
+        features, counts, lengths = [], Counter[str](), Lengths()
         for sample in samples:
-            before, after = self.texts(sample)
-            prompt, answer = self._prompt(before), self._ids(after)
-            if end in answer[-2:]:  # a template may end the turn itself, with a newline behind it
-                answer = answer[: len(answer) - answer[::-1].index(end)]
-            else:
-                answer.append(end)
-            if len(prompt) >= limit:
-                counts["dropped_prompt_too_long"] += 1
+            if not self._said(sample).closed:
+                counts["dropped_thought_without_end"] += 1
                 continue
-            if len(prompt) + len(answer) > limit:
-                counts["truncated_answers"] += 1
-                answer = answer[: limit - len(prompt)]
-            ids = prompt + answer
-            features.append(Feature(sample.id, len(ids) - 1, self.values(ids, len(prompt))))
-        return Encoded(features, counts)
+            if sample.meta.get(WRITTEN) and self._commands(sample):
+                counts["dropped_special_token_in_text"] += 1
+                continue
+            before, after = self.texts(sample)
+            prompt, (answer, thought) = self._prompt(before), self._answer(after)
+            if thought:
+                self._check_thought(sample, after, answer)
+            lengths.seen(len(prompt), thought, len(answer) - thought)
+            lost = self._lost(len(prompt), len(answer), thought)
+            counts.update([lost] if lost else [])
+            if lost.startswith("dropped"):
+                continue
+            ids = (prompt + answer)[: self.task.max_length]
+            lengths.kept(len(ids))
+            features.append(Feature(sample.id, len(ids) - 1, self.values(ids, len(prompt)), sample))
+        return Encoded(features, counts, {"lengths": lengths.facts()})
+
+    def _lost(self, prompt: int, answer: int, thought: int) -> str:
+        """The reason why a row is cut or dropped; empty where it is whole."""
+        if prompt >= self.task.max_length:
+            return "dropped_prompt_too_long"
+        if prompt + answer <= self.task.max_length:
+            return ""
+        if self.task.too_long == "drop" or (self.task.too_long == "auto" and thought):
+            return "dropped_reasoning_too_long" if thought else "dropped_answer_too_long"
+        return "truncated_reasoning" if thought and prompt + thought > self.task.max_length else "truncated_answers"
+
+    def _answer(self, text: str) -> tuple[list[int], int]:
+        """An answer's tokens with the end token, and how many of them are the thought's, its tags included."""
+        read = self.processor(text, add_special_tokens=False, verbose=False)
+        ids, end, thought = list(read["input_ids"]), self.processor.eos_token_id, 0
+        if (at := text.find(CLOSE)) >= 0 and self.task.reasoning == "keep":
+            inside = self._ids(text[: at + len(CLOSE)]) if not self.processor.is_fast else None
+            last = None if inside is not None else read.char_to_token(at + len(CLOSE) - 1)
+            thought = len(inside) if inside is not None else 0 if last is None else last + 1
+        if end in ids[-2:]:  # a template may end the turn itself, with a newline behind it
+            return ids[: len(ids) - ids[::-1].index(end)], thought
+        return [*ids, end], thought
+
+    def _check_thought(self, sample: Sample, after: str, answer: list[int]) -> None:
+        """Make sure that a thought is in the labels: what these tokens spell is the text, but for white space.
+
+        Raises:
+            DataError: the tokenizer has lost some of it.
+        """
+        told, thought = self.processor.decode(answer, clean_up_tokenization_spaces=False), after.partition(CLOSE)[0]
+        if "".join(thought.split()) not in "".join(told.split()) and self.processor.unk_token_id not in answer:
+            raise DataError(
+                f"sample {sample.id}: the tokenizer {name_of(self.processor)} loses part of the reasoning",
+                got=repr(told)[:160],
+                fix="another tokenizer, or task.reasoning=drop",
+            )
 
     def values(self, ids: list[int], prompt: int) -> dict[str, Any]:
         """What `collate` needs of a row.
@@ -167,6 +230,8 @@ class CausalCodec(Codec):
         return {"input_ids": ids[:-1], "labels": labels}
 
     def collate(self, features: Sequence[Feature], side: str = "right") -> Batch:
+        if self.task.packing:
+            return packed(features, self.task.max_length, self.processor.pad_token_id)
         mask = pad([[1] * f.length for f in features], 0, side)
         inputs = {
             "input_ids": pad([f.values["input_ids"] for f in features], self.processor.pad_token_id, side),

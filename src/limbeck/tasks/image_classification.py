@@ -115,7 +115,7 @@ class ImageCodec(Codec):
         features = []
         for sample in samples:
             image = self._pixels([sample])[0] if keep else sample
-            features.append(Feature(sample.id, 1, {"image": image, "label": self.index[sample.target]}))
+            features.append(Feature(sample.id, 1, {"image": image, "label": self.index[sample.target]}, sample))
         return Encoded(features)
 
     def collate(self, features: Sequence[Feature]) -> Batch:

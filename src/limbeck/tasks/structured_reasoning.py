@@ -54,6 +54,7 @@ class StructuredCodec(CausalCodec):
     A ready teacher that was never trained on marked steps keeps its tokenizer: it reads and writes plain answers.
     """
 
+    packs = False
     task: StructuredReasoning
 
     def __init__(self, tokenizer: Any, task: StructuredReasoning):
@@ -99,7 +100,7 @@ class StructuredCodec(CausalCodec):
             steps = joined(steps_of(sample.target))
             made.counts["answers_without_conclusion"] += all(step.conclusion is None for step in steps)
             made.counts["answers_with_joined_steps"] += len(steps) > len(self.marks.conclusions)
-        return Encoded(made.features, +made.counts)
+        return Encoded(made.features, +made.counts, made.facts)
 
     def values(self, ids: list[int], prompt: int) -> dict[str, Any]:
         made = super().values(ids, prompt)

@@ -27,6 +27,10 @@ class CrossEntropy(DistributionTerm):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over all classes."""
 
+    @property
+    def reads_labels(self) -> bool:
+        return True
+
     def rows(self, chunk: Chunk) -> Tensor:
         log_probs_NV = chunk.log_probs()
         hard_N = -log_probs_NV.gather(1, chunk.labels_N[:, None]).squeeze(1)

@@ -37,6 +37,10 @@ class DKD(Tempered):
         return True
 
     @property
+    def reads_labels(self) -> bool:
+        return True
+
+    @property
     def takes_blends(self) -> bool:
         return False
 

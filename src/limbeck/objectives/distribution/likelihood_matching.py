@@ -40,6 +40,10 @@ class LikelihoodMatching(BatchTerm):
     reads_dist: ClassVar[bool] = True
     matches_text: ClassVar[bool] = True
 
+    @property
+    def reads_labels(self) -> bool:
+        return True
+
     def build(self, pairs: Sequence[Pair]) -> FeatureLoss:
         return _Matching(self.temperature)
 

@@ -29,6 +29,10 @@ class MixedTarget(Tempered):
     """Share of the true label in the target."""
 
     @property
+    def reads_labels(self) -> bool:
+        return True
+
+    @property
     def needs_all_classes(self) -> bool:
         return True
 

@@ -36,6 +36,10 @@ class WeightedKL(Tempered):
     """What the weight is taken from: the losses of both models, or the student's entropy."""
 
     @property
+    def reads_labels(self) -> bool:
+        return self.by == "loss_ratio"
+
+    @property
     def needs_all_classes(self) -> bool:
         return self.by == "loss_ratio" or self.temperature.needs_all_classes
 

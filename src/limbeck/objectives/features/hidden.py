@@ -6,7 +6,7 @@ Shapes: B batch, T positions, P positions of any layer, D and E widths of studen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
@@ -42,6 +42,8 @@ class Hidden(FeatureTerm):
     Reference:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2019, arXiv:1909.10351.
     """
+
+    packs: ClassVar[bool] = True
 
     distance: Distance = "layer_norm"
     """What is compared: normalised rows, plain rows (`mse`), or directions (`cosine`)."""
