@@ -43,6 +43,10 @@ class Progress:
     """Of every term of the stage, its size on the first batch; None where the stage does not balance its terms."""
     scaler: dict[str, float] | None = None
     """State of the loss scaler, in fp16."""
+    answers: dict[str, list[list[int]]] | None = None
+    """By step of the stage, the token ids that the student wrote for it ahead of time."""
+    written: dict[str, int] | None = None
+    """What the student wrote in the stage, in numbers; None where it wrote nothing."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """Of every finished stage: its name, the step of its best weights, and their validation metrics."""
 

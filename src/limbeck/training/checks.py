@@ -6,9 +6,29 @@ from torch import nn
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Stage, Training
+from limbeck.core.types import Batch
+from limbeck.objectives.base import BatchTerm
 from limbeck.training.balance import group_of
 from limbeck.training.distiller import Distiller
 from limbeck.training.engine import micro_batch, processes
+
+
+def check_packing(stage: Stage, distiller: Distiller, batch: Batch) -> None:
+    """Refuse, before the first step, what needs one sample a row where samples are packed.
+
+    Args:
+        stage: what is trained.
+        distiller: its terms.
+        batch: any batch of the stage.
+
+    Raises:
+        RecipeError: a gate, a gradient penalty or a term compares or weighs samples as wholes.
+    """
+    asking = {"gate": stage.gate is not None, "gradient_penalty": bool(stage.gradient_penalty)}
+    names = [name for name, there in asking.items() if there]
+    names += [term.label for term in distiller.terms if isinstance(term, BatchTerm) and not term.packs]
+    if names:
+        batch.one_a_row(f"stage {stage.name}: {', '.join(names)}")
 
 
 def check_stage(stage: Stage, distiller: Distiller, training: Training) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from limbeck.core.artifacts import write_atomically
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,31 +36,48 @@ class Log:
         self.paths = {name: folder / f"{name}.jsonl" for name in ("steps", "evals")}
         if self.main:
             for path in self.paths.values():
-                path.write_text("".join(_lines_until(path, after)))
+                write_atomically(path, "".join(_lines_until(path, after)))
         self.files = {name: path.open("a") for name, path in self.paths.items()} if self.main else {}
         self.task = bar.add_task(title, total=total, completed=after, figures="", speed=None)
         self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
-        self.score = ""
+        self.score, self.writing = "", ""
 
-    def step(self, step: int, stage: str, told: Told, learning_rate: float) -> None:
-        """One optimizer step."""
+    def step(
+        self, step: int, stage: str, told: Told, learning_rate: float, written: Mapping[str, float] | None = None
+    ) -> None:
+        """One optimizer step.
+
+        Args:
+            step: its number in the whole run.
+            stage: the name of its stage.
+            told: what it says of itself.
+            learning_rate: what it was made with.
+            written: figures of what the student wrote for it, if it did.
+        """
         began = self.recent[-1][0]
         self.recent.append((time.monotonic(), told.units))
         line = {"step": step, "stage": stage, "terms": told.terms, "loss": told.loss}
         line |= {"grad_norm": told.grad_norm, "learning_rate": learning_rate, "units": told.units}
         if told.teacher_share is not None:
             line["teacher_share"] = told.teacher_share
+        if written is not None:
+            line["on_policy"] = dict(written)
+            if "tokens_per_second" in written:
+                self.writing = f"  writes {written['tokens_per_second']:,.0f}/s"
         if told.skipped:
             line["skipped"] = True
         self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})
         figures = "  ".join(f"{name} {value:.3f}" for name, value in told.terms.items())
         span = self.recent[-1][0] - self.recent[0][0]
         speed = sum(units for _, units in list(self.recent)[1:]) / max(span, 1e-9)
-        self.bar.update(self.task, advance=1, description=f"{self.title} {stage}", figures=f"{figures}{self.score}")
+        self.bar.update(
+            self.task, advance=1, description=f"{self.title} {stage}", figures=f"{figures}{self.writing}{self.score}"
+        )
         self.bar.update(self.task, speed=speed)
         flat = {f"train/{name}": value for name, value in told.terms.items()}
         rest = {"train/loss": told.loss, "train/grad_norm": told.grad_norm, "train/learning_rate": learning_rate}
-        self._track({**flat, **rest}, step)
+        own = {f"train/on_policy_{name}": value for name, value in (written or {}).items()}
+        self._track({**flat, **rest, **own}, step)
 
     def evaluation(self, step: int, stage: str, metrics: dict[str, float], best: bool) -> None:
         """One validation."""

@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,18 +24,19 @@ from limbeck.core.types import Batch
 from limbeck.models.heads import check_head
 from limbeck.models.load import check_length
 from limbeck.objectives import Objective
-from limbeck.tasks import Codec, Encoded
+from limbeck.tasks import Codec, Encoded, Feature
 from limbeck.teachers.gated import gated
 from limbeck.teachers.local import MovingTeacher
 from limbeck.training.augment import Augmenter, refuse_without_replay
 from limbeck.training.balance import term_sizes, weights_now
-from limbeck.training.batches import Order, share
+from limbeck.training.batches import Order, order_of, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
-from limbeck.training.checks import check_stage
+from limbeck.training.checks import check_packing, check_stage
 from limbeck.training.distiller import Distiller
 from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.log import Log
 from limbeck.training.matching import find_pairs, match_table
+from limbeck.training.on_policy import Writer, Written, check_on_policy, silenced
 from limbeck.training.optim import learning_rate, make_optimizer, select_trained
 from limbeck.training.step import Now, Teacher, optimizer_step
 from limbeck.training.validate import better, validate
@@ -173,6 +175,11 @@ def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
             check_length(job.student, longest, job.title, "augmented text")
         distiller = job.distiller(each.stage, few)
         check_stage(each.stage, distiller, job.training)
+        check_packing(each.stage, distiller, few)
+        features, world = each.train.features, accelerator.num_processes
+        check_on_policy(each.stage, job.student, job.codec, job.teacher, features, world)
+        if each.stage.mixture is not None or each.stage.curriculum is not None:
+            order_of(each.stage, each.train, each.steps, (job.seed, 0))
         found = match_table(distiller)
         rows += [{"stage": each.stage.name, **row} for row in found]
     if rows and accelerator.is_main_process:
@@ -187,6 +194,8 @@ class _Run:
     distiller: Distiller
     teacher: Teacher | None
     augmenter: Augmenter
+    order: Order
+    writer: Writer | None
 
     def __init__(self, job: Job, accelerator: Accelerator, checkpoints: Checkpoints):
         self.job, self.accelerator, self.checkpoints = job, accelerator, checkpoints
@@ -207,12 +216,14 @@ class _Run:
         optimizer = make_optimizer(distiller, plan)
         self._resume(optimizer)
         wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
-        lengths, seed = [f.length for f in each.train.features], (job.seed, progress.stage)
-        order = Order(lengths, plan.global_batch_size, each.steps, seed, plan.group_by_length)
+        self.order = order_of(plan, each.train, each.steps, (job.seed, progress.stage))
+        self.writer = None
+        if plan.on_policy is not None:
+            self.writer = Writer(plan, progress.stage, job.student, job.codec, job.seed, job.shared, self.accelerator)
         if plan.balance is not None and progress.scales is None:
-            progress.scales = term_sizes(distiller, self.teacher, self.accelerator, self._batches(each, order))
+            progress.scales = term_sizes(distiller, self.teacher, self.accelerator, self._batches(each))
         while progress.step_in_stage < each.steps:
-            self._step(each, wrapped, engine_optimizer, order)
+            self._step(each, wrapped, engine_optimizer)
             at_end = progress.step_in_stage == each.steps
             if at_end or progress.step_in_stage % each.eval_steps == 0:
                 self._validate(each)
@@ -251,43 +262,52 @@ class _Run:
             found["teacher"] = self.job.teacher.model
         return found
 
-    def _batches(self, each: StageJob, order: Order) -> list[Batch]:
-        """This process's micro-batches of the step that comes next."""
+    def _drawn(self, each: StageJob, step: int) -> list[Feature]:
+        """The samples of a step of the stage, over all processes."""
+        return [each.train.features[i] for i in self.order.step(step)]
+
+    def _batches(self, each: StageJob) -> list[Batch]:
+        """This process's micro-batches of the step that comes next, with the data's answers."""
         accelerator, plan = self.accelerator, each.stage
         micro = micro_batch(plan, accelerator.num_processes, plan.name)
-        at = self.progress.step_in_stage
-        drawn = [each.train.features[i] for i in order.step(at)]
+        drawn = self._drawn(each, self.progress.step_in_stage)
         parts = share(range(len(drawn)), accelerator.process_index, accelerator.num_processes, micro)
-        batches = self.augmenter.batches(drawn, parts, self.progress.step)
-        return [self.job.read(batch).to(accelerator.device) for batch in batches]
+        return self._ready(self.augmenter.batches(drawn, parts, self.progress.step))
 
-    def _step(self, each: StageJob, wrapped: Any, optimizer: Any, order: Order) -> None:
+    def _ready(self, batches: Sequence[Batch]) -> list[Batch]:
+        return [self.job.read(batch).to(self.accelerator.device) for batch in batches]
+
+    def _own(self, each: StageJob) -> tuple[list[Batch], Written | None]:
+        """The same with the student's own answers, if it is the turn of such a step."""
+        progress, plan, writer = self.progress, each.stage, self.writer
+        if writer is None or not writer.own(progress.step_in_stage):
+            return self._batches(each), None
+        micro = micro_batch(plan, self.accelerator.num_processes, plan.name)
+        batches, written = writer.batches(partial(self._drawn, each), progress, each.steps, micro)
+        return self._ready(batches), written
+
+    def _step(self, each: StageJob, wrapped: Any, optimizer: Any) -> None:
         accelerator, progress, plan = self.accelerator, self.progress, each.stage
         seed_step(self.job.seed, progress.step, accelerator.process_index)
         done = progress.step_in_stage / max(1, each.steps - 1)
         rate = learning_rate(plan, progress.step_in_stage, each.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        batches, written = self._own(each)
+        terms = self.distiller.terms
+        weights = weights_now(terms, plan.balance, done, progress)
+        if written is not None:
+            weights = silenced(terms, weights)
         wrapped.train()
-        told = optimizer_step(
-            accelerator,
-            wrapped,
-            self.distiller,
-            self.teacher,
-            optimizer,
-            self._batches(each, order),
-            Now(
-                weights_now(self.distiller.terms, plan.balance, done, progress),
-                done,
-                plan.max_grad_norm,
-                plan.gradient_penalty,
-            ),
-        )
+        now = Now(weights, done, plan.max_grad_norm, plan.gradient_penalty)
+        told = optimizer_step(accelerator, wrapped, self.distiller, self.teacher, optimizer, batches, now)
+        if written is not None:  # a label's own term says nothing of a text without labels
+            told = replace(told, terms={t.label: told.terms[t.label] for t in terms if not t.reads_labels})
         if self.job.teacher is not None:
             self.job.teacher.update(self.job.student)
         progress.step_in_stage += 1
         progress.step += 1
-        self.log.step(progress.step, plan.name, told, rate)
+        self.log.step(progress.step, plan.name, told, rate, None if written is None else written.figures())
 
     def _validate(self, each: StageJob) -> None:
         progress, size = self.progress, self.job.training.per_device_eval_batch_size
@@ -310,8 +330,13 @@ class _Run:
         self.checkpoints.load_best(self.job.student, progress.best_step)
         self.accelerator.wait_for_everyone()  # saving clears the best weights away
         progress.stage, progress.step_in_stage, progress.patience = progress.stage + 1, 0, 0
-        progress.done.append({"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})})
-        progress.best = progress.best_step = progress.scales = None
+        found: dict[str, Any] = {"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})}
+        if progress.written is not None:
+            found["on_policy"] = progress.written
+        if each.stage.mixture is not None:
+            found["mixture"] = self.order.told()
+        progress.done.append(found)
+        progress.best = progress.best_step = progress.scales = progress.answers = progress.written = None
         progress.stalls = 0
         self._save(optimizer)
 
