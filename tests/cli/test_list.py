@@ -14,7 +14,7 @@ from limbeck.core.parts import KINDS, find, names, reference, summary
 
 
 def test_every_kind_can_be_listed() -> None:
-    assert {kind.removesuffix("s") for kind in Kind} == set(KINDS)
+    assert {kind.part for kind in Kind} == set(KINDS)
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, *args: str, columns: int = 400) -> str:
@@ -27,9 +27,9 @@ def listed(monkeypatch: pytest.MonkeyPatch, *args: str, columns: int = 400) -> s
 @pytest.mark.parametrize("kind", list(Kind))
 def test_a_line_for_every_part(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [line.split(maxsplit=1) for line in listed(monkeypatch, kind).splitlines() if not line.endswith(":")]
-    assert sorted(row[0] for row in rows) == list(names(kind.removesuffix("s")))
+    assert sorted(row[0] for row in rows) == list(names(kind.part))
     for name, text in rows:
-        assert text.strip() == summary(find(kind.removesuffix("s"), name))
+        assert text.strip() == summary(find(kind.part, name))
 
 
 def test_objectives_stand_by_what_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +42,8 @@ def test_objectives_stand_by_what_they_read(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_all_that_is_known_of_a_part(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = listed(monkeypatch, kind, "--long")
-    for name in names(kind.removesuffix("s")):
-        part = find(kind.removesuffix("s"), name)
+    for name in names(kind.part):
+        part = find(kind.part, name)
         told = [summary(part), ", ".join(f.name for f in fields(part)), reference(part)]  # type: ignore[arg-type]
         assert all(text in whole for text in told)
     one = listed(monkeypatch, kind, name)

@@ -49,6 +49,10 @@ def types_in(value: Any) -> set[str]:
         ("objective", "Finetune", "terms"),
         ("augmentation", "Stage", "augment"),
         ("augmentation", "Finetune", "augment"),
+        ("curriculum", "Stage", "curriculum"),
+        ("perturbation", "Generate", "perturb"),
+        ("verifier", "Generate", "verify"),
+        ("filter", "Generate", "filters"),
     ],
 )
 def test_every_part_is_offered(kind: str, section: str | None, name: str) -> None:
@@ -57,7 +61,8 @@ def test_every_part_is_offered(kind: str, section: str | None, name: str) -> Non
 
 
 def test_every_kind_that_recipes_name_directly_was_looked_at() -> None:
-    assert set(KINDS) == {"task", "source", "objective", "schedule", "temperature", "augmentation"}
+    known = {"task", "source", "objective", "schedule", "temperature", "augmentation"}
+    assert set(KINDS) == known | {"curriculum", "perturbation", "verifier", "filter"}
 
 
 def test_every_key_has_a_text_for_the_editor() -> None:

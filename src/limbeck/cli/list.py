@@ -17,6 +17,15 @@ class Kind(StrEnum):
     schedules = "schedules"
     temperatures = "temperatures"
     augmentations = "augmentations"
+    curricula = "curricula"
+    perturbations = "perturbations"
+    verifiers = "verifiers"
+    filters = "filters"
+
+    @property
+    def part(self) -> str:
+        """The kind by its name in `KINDS`: one of them."""
+        return {"curricula": "curriculum"}.get(self.value, self.value.removesuffix("s"))
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +43,7 @@ def list_parts(
 
     from limbeck.core.parts import find
 
-    single = kind.removesuffix("s")
+    single = kind.part
     # Square brackets in a text are brackets, not rich's markup.
     console = Console(highlight=False, markup=False, emoji=False)
     if name is not None:

@@ -19,6 +19,7 @@ from limbeck.objectives.base import BatchTerm
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
 from limbeck.tasks.causal_lm import CausalLM
+from limbeck.tasks.text_classification import TextClassification
 from limbeck.training.augment import refuse_blends
 from limbeck.training.engine import micro_batch, processes
 
@@ -43,6 +44,7 @@ def check_recipe(recipe: Recipe) -> None:
             what = f"stage {stage.name}: a teacher cannot remember samples that are augmented"
             raise RecipeError(what, fix="teacher.remember=false")
     _check_tokenizers(recipe)
+    _check_generate(recipe)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
     if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:
@@ -64,6 +66,30 @@ def _check_tokenizers(recipe: Recipe) -> None:
         )
     if recipe.student.model == "from-teacher":
         raise RecipeError("a student cut from its teacher has its tokenizer; take `kl` instead of likelihood_matching")
+
+
+def _check_generate(recipe: Recipe) -> None:
+    """What is written must be what the task can learn from."""
+    for stage in recipe.generate:
+        by_class = stage.synthesize is not None and stage.synthesize.by == "class"
+        if isinstance(recipe.task, TextClassification):
+            if not by_class:
+                what = f"generate ({stage.name}): a classifier learns from texts with classes, not from answers"
+                raise RecipeError(what, fix="synthesize: {by: class, count: 500}")
+            if recipe.data.text_pair is not None:
+                raise RecipeError(f"generate ({stage.name}): pairs of texts cannot be synthesized")
+            if stage.writer is None and (recipe.teacher is None or recipe.teacher.endpoint is None):
+                what = f"generate ({stage.name}): the teacher is a classifier, and can write nothing"
+                raise RecipeError(what, fix="writer: A LANGUAGE MODEL, or writer: {endpoint: ...}")
+        elif not isinstance(recipe.task, CausalLM):
+            raise RecipeError(
+                f"generate ({stage.name}): nothing can be written for this task",
+                got=recipe.task.type(),
+                allowed="causal-lm, text-classification",
+            )
+        elif by_class:
+            what = f"generate ({stage.name}): prompts have no classes"
+            raise RecipeError(what, fix="synthesize: {by: self_instruct, count: 500}")
 
 
 def check_ahead(job: RunJob) -> None:

@@ -33,11 +33,17 @@ class RunJob:
     Args:
         recipe: what to do.
         force: do every step again, up to date or not.
+        ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
+
+    Attributes:
+        rows_from: artifacts that the training rows come from, which what is trained on them depends on.
     """
 
-    def __init__(self, recipe: Recipe, force: bool = False):
+    def __init__(self, recipe: Recipe, force: bool = False, ledger: Path | None = None):
         self.recipe, self.force = recipe, force
         self.output = recipe.output
+        self.ledger = ledger or recipe.output / "ledger.sqlite"
+        self.rows_from: dict[str, Artifact] = {}
         self.task = cast(Task, recipe.task)
         self._encoded: list[tuple[Sequence[Sample], Codec, Encoded]] = []
         self._stage_splits: dict[str, Splits] = {}
@@ -51,7 +57,7 @@ class RunJob:
     def label_names(self) -> tuple[str, ...] | None:
         """The classes, in the order of a ready teacher if there is one, else as the data has them."""
         names, teacher = self.splits.label_names, self.recipe.teacher
-        if names is None or teacher is None or teacher.is_moving:
+        if names is None or teacher is None or teacher.is_moving or teacher.endpoint is not None:
             return names
         order = None
         for each in (each for each in (teacher, *teacher.also) if each.finetune is None):

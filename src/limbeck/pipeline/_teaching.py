@@ -30,8 +30,8 @@ Read = tuple["PreTrainedModel", Codec]
 
 
 def all_teachers(teacher: Teacher | None) -> list[Teacher]:
-    """A recipe's teachers that have weights of their own."""
-    return [] if teacher is None or teacher.is_moving else [teacher, *teacher.also]
+    """A recipe's teachers that have weights of their own, here."""
+    return [] if teacher is None or teacher.is_moving or teacher.endpoint is not None else [teacher, *teacher.also]
 
 
 HOW = ("decay", "remember", "combine", "weight", "domain", "domains")
@@ -68,6 +68,7 @@ def make_teacher(
     student: PreTrainedModel,
     stages: Sequence[Stage],
     vocabulary: Tensor | None = None,
+    recorded: Teaching | None = None,
 ) -> Teaching | None:
     """The teacher of a student's training, or None where no term asks for one.
 
@@ -77,6 +78,7 @@ def make_teacher(
         student: the model that learns.
         stages: what it learns.
         vocabulary: the teacher's id of each token of a student whose vocabulary was trimmed.
+        recorded: the teacher that answers from a recording, where there is one.
 
     Raises:
         ModelError: a teacher changes its logits after the head.
@@ -85,6 +87,8 @@ def make_teacher(
     spec = job.recipe.teacher
     if spec is None or not any(map(asking, stages)):
         return None
+    if recorded is not None:
+        return recorded
     nn.Module.to(student, device())
     if spec.is_moving:
         return MovingTeacher(student, spec.decay, device())

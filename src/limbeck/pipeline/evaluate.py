@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,7 +72,7 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
     return {"counts": {**counts, "split": plan.split}, "hardware": hardware, "request": asked, "notes": notes}
 
 
-def _teacher(job: RunJob, prepared: Artifact, samples: list[Sample]) -> tuple[tuple[Any, Codec], list[str]]:
+def _teacher(job: RunJob, prepared: Artifact, samples: Sequence[Sample]) -> tuple[tuple[Any, Codec], list[str]]:
     """The teacher and its codec; several classifiers answer together, as they taught. With it, what is to be noted."""
     spec = cast(Teacher, job.recipe.teacher)
     model, codec = job.teacher(prepared)
@@ -85,7 +85,12 @@ def _teacher(job: RunJob, prepared: Artifact, samples: list[Sample]) -> tuple[tu
 
 
 def _predict(
-    job: RunJob, name: str, model: PreTrainedModel | EnsembleModel, codec: Codec, samples: list[Sample], folder: Path
+    job: RunJob,
+    name: str,
+    model: PreTrainedModel | EnsembleModel,
+    codec: Codec,
+    samples: Sequence[Sample],
+    folder: Path,
 ) -> tuple[Any, Any]:
     plan, size = job.recipe.evaluate, job.recipe.training.per_device_eval_batch_size
     features = job.encode(samples, codec).features
@@ -117,7 +122,7 @@ def _table(answers: Any, likelihoods: Any) -> pa.Table:
     return pa.table({**answers, **extra})
 
 
-def _latencies(models: Mapping[str, tuple[Any, Codec]], samples: list[Sample], runs: int) -> dict[str, Any]:
+def _latencies(models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample], runs: int) -> dict[str, Any]:
     """Single requests: one row through a classifier, or a fixed number of new tokens from a language model."""
     few = samples[:runs]
 

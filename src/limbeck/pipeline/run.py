@@ -1,4 +1,4 @@
-"""The whole chain: prepare -> train -> baseline -> evaluate -> report."""
+"""The whole chain: prepare -> generate -> cache -> train -> baseline -> evaluate -> report."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from limbeck.core.progress import is_main_process, say
 from limbeck.core.recipe import Recipe, Teacher, dump_recipe, load_recipe
 from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
+from limbeck.pipeline.cache import cache, refuse_uncachable
 from limbeck.pipeline.evaluate import evaluate
+from limbeck.pipeline.generate import generate, with_generated
 from limbeck.pipeline.prepare import prepare
 from limbeck.pipeline.report import report
 from limbeck.pipeline.train import train_student
 
-STEPS = ("prepare", "train", "evaluate", "report")
+STEPS = ("prepare", "generate", "cache", "train", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,14 @@ class Result:
         return float(found[0])
 
 
-def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False, taught: tuple[Path, ...] = ()) -> Result:
+def run_recipe(
+    recipe: Recipe,
+    *,
+    until: str = "report",
+    force: bool = False,
+    taught: tuple[Path, ...] = (),
+    ledger: Path | None = None,
+) -> Result:
     """Bring a recipe's run up to date, as far as a step.
 
     Every step is skipped when nothing it depends on has changed, and goes on where it was killed. `recipe.json`
@@ -54,9 +63,10 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False, ta
 
     Args:
         recipe: what to do.
-        until: the last step: prepare, train, evaluate or report.
+        until: the last step: prepare, generate, cache, train, evaluate or report.
         force: do all steps again.
         taught: the outputs of the recipes that this one's student is to teach.
+        ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
 
     Raises:
         LimbeckError: see `limbeck.core.errors`.
@@ -69,7 +79,8 @@ def run_recipe(recipe: Recipe, *, until: str = "report", force: bool = False, ta
             fix=f"did you mean '{guess}'?" if guess else "until='report'",
         )
     check_recipe(recipe)
-    job, output = RunJob(_with_taught(recipe, force, taught), force), recipe.output
+    refuse_uncachable(recipe)
+    job, output = RunJob(_with_taught(recipe, force, taught), force, ledger), recipe.output
     with locked(output) if is_main_process() else nullcontext():
         if is_main_process() and not (output / "recipe.json").exists():
             write_json(output / "recipe.json", dump_recipe(recipe))
@@ -117,9 +128,19 @@ def _steps(job: RunJob, until: str) -> dict[str, Artifact]:
         made["prepare"] = prepared
     if until == "prepare":
         return made
-    made["train"] = train_student(job, prepared)
+    generated = generate(job, prepared)
+    if generated is not None:
+        made["generate"] = generated
+    if until == "generate":
+        return made
+    given, job = job, with_generated(job, generated)
+    if (recorded := cache(job, prepared)) is not None:
+        made["cache"] = recorded
+    if until == "cache":
+        return made
+    made["train"] = train_student(job, prepared, recorded=recorded)
     if job.recipe.baseline:
-        made["baseline"] = train_student(job, prepared, "baseline")
+        made["baseline"] = train_student(given, prepared, "baseline")
     if until == "train" or not is_main_process():
         return made
     made["evaluate"] = evaluate(job, made)

@@ -56,9 +56,10 @@ def run_seeds(recipe: Recipe, seeds: int, *, force: bool = False) -> SeedReport 
         raise _ungraded()
     rows, metric = [], ""
     for seed in range(seeds):
-        result = run_recipe(
-            recipe.model_copy(update={"seed": seed, "output": recipe.output / f"seed-{seed}"}), force=force
-        )
+        one = recipe.model_copy(update={"seed": seed, "output": recipe.output / f"seed-{seed}"})
+        # What was paid for under one seed is not paid for again under the next.
+        shared: dict[str, Any] = {"ledger": recipe.output / "ledger.sqlite"} if one.generate else {}
+        result = run_recipe(one, force=force, **shared)
         if not is_main_process():
             continue
         graded = [s for s in result.scores if s["name"] in ("accuracy", "answer_accuracy")]

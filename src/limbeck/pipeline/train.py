@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limbeck.core.artifacts import Artifact
-from limbeck.core.progress import is_main_process
+from limbeck.core.progress import is_main_process, show_table
 from limbeck.core.recipe import Recipe, Stage, dump_recipe
 from limbeck.data.dataset import Splits
 from limbeck.models.load import check_length, origin, parameters
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.pipeline._job import RunJob, model_inputs
 from limbeck.pipeline._student import make_student, share_vocabulary
-from limbeck.pipeline._teaching import how_it_teaches, load_teachers, make_teacher
+from limbeck.pipeline._teaching import Read, how_it_teaches, load_teachers, make_teacher
+from limbeck.pipeline.cache import cached_teacher, teacher_shape
 from limbeck.tasks import Codec
+from limbeck.tasks._traces import length_rows
 from limbeck.tasks.causal_lm import CausalCodec
-from limbeck.training.loop import Job, train
+from limbeck.teachers.cached import CachedTeacher
+from limbeck.training.loop import Job, StageJob, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train", "baseline"] = "train") -> Artifact:
+def train_student(
+    job: RunJob,
+    prepared: Artifact | None,
+    name: Literal["train", "baseline"] = "train",
+    recorded: Artifact | None = None,
+) -> Artifact:
     """The artifact `train` (or `baseline`): `student/`, a Hugging Face folder, and the logs of its training.
 
     Args:
@@ -32,9 +40,12 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
         prepared: the teacher; None where the recipe has none.
         name: `baseline` trains the same student on the same batches by cross-entropy with the labels alone. It
             knows nothing of a teacher that was fine-tuned here: layers of it are taken as they were before.
+        recorded: the teacher's signals, from `cache`; no teacher is loaded then, unless the student is cut from it.
     """
     recipe = job.recipe
-    stages = [labels_only(s) for s in recipe.stages] if name == "baseline" else list(recipe.stages)
+    stages = list(recipe.stages)
+    if name == "baseline":
+        stages = [labels_only(s, alike=bool(recipe.generate) and s.data is None) for s in stages]
     inputs: dict[str, Any] = {
         "student": model_inputs(recipe.student),
         "stages": [dump_recipe(stage) for stage in stages],
@@ -45,16 +56,25 @@ def train_student(job: RunJob, prepared: Artifact | None, name: Literal["train",
     }
     if name == "train" and recipe.teacher is not None:  # how it teaches; what it is, `prepare` knows
         inputs["teaching"] = [how_it_teaches(each) for each in (recipe.teacher, *recipe.teacher.also)]
-    parents = {} if prepared is None else {"prepare": prepared}
-    making = _Training(job, prepared, stages, name)
+    parents = {**({} if prepared is None else {"prepare": prepared}), **job.rows_from}
+    if recorded is not None:
+        parents["cache"] = recorded
+    making = _Training(job, prepared, stages, name, recorded)
     return job.step(name, inputs, parents, making.work, together=True)
 
 
-def labels_only(stage: Stage) -> Stage:
-    """The stage without its teacher: cross-entropy, as smooth as before, and nothing else."""
+def labels_only(stage: Stage, *, alike: bool = False) -> Stage:
+    """The stage without its teacher: cross-entropy, as smooth as before, and nothing else.
+
+    Args:
+        stage: a stage of the recipe.
+        alike: whether to draw from all rows alike. A mixture or curriculum that was made for generated rows goes by
+            columns that the given rows have not.
+    """
     hard = next((term for term in stage.terms if isinstance(term, CrossEntropy)), CrossEntropy())
     alone = [CrossEntropy(label_smoothing=hard.label_smoothing)]
-    return stage.model_copy(update={"terms": alone, "balance": None, "gate": None})
+    order = {"mixture": None, "curriculum": None} if alike else {}
+    return stage.model_copy(update={"terms": alone, "balance": None, "gate": None, "on_policy": None, **order})
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Any]:
@@ -65,6 +85,16 @@ def plan_inputs(recipe: Recipe) -> dict[str, Any]:
 def training_counts(splits: Splits) -> dict[str, Any]:
     """Counts of rows, but for the test rows, which training does not know."""
     return {name: count for name, count in splits.counts.items() if "test" not in name}
+
+
+def show_lengths(stages: Sequence[StageJob]) -> None:
+    """Print how long prompts, thoughts and answers are, where that is known, once for each set of rows."""
+    seen: list[Any] = []
+    for each in stages:
+        lengths = each.train.facts.get("lengths")
+        if lengths is not None and lengths not in seen:
+            seen.append(lengths)
+            show_table([{k: str(v) for k, v in row.items()} for row in length_rows(lengths)])
 
 
 def save_model(model: PreTrainedModel, codec: Codec, folder: Path) -> None:
@@ -81,14 +111,17 @@ class _Training:
     prepared: Artifact | None
     stages: list[Stage]
     name: str
+    recorded: Artifact | None = None
 
     def work(self, folder: Path) -> Mapping[str, Any]:
         job, recipe = self.job, self.job.recipe
-        read = load_teachers(job, self.prepared)
+        read = self._teachers(recipe.student.model == "from-teacher")
         made = make_student(job, read, self.name)
+        read = self._teachers(False) if self.recorded is not None else read
         student, codec = made.model, made.codec
         self._check_answers(student, codec)
         stages = [job.stage_job(stage, codec, student) for stage in self.stages]
+        show_lengths(stages)
         shared = share_vocabulary(job, made, read, stages)
         plan = Job(
             title={"train": "student"}.get(self.name, self.name),
@@ -98,7 +131,7 @@ class _Training:
             training=recipe.training,
             seed=recipe.seed,
             unit=job.task.unit,
-            teacher=make_teacher(job, read, student, self.stages, made.head_rows),
+            teacher=make_teacher(job, read, student, self.stages, made.head_rows, self._recorded(codec)),
             shared=shared.ids,
             translate=made.translate,
             logs=job.output / "logs",
@@ -113,9 +146,21 @@ class _Training:
             "model": self._origin(),
             "parameters": parameters(student),
             "counts": {**training_counts(job.splits), "lost": lost},
+            "facts": {s.stage.name: dict(s.train.facts) for s in stages if s.train.facts},
             "best": best,
             "notes": [*([shared.note] if shared.note else []), *made.notes],
         }
+
+    def _teachers(self, whole: bool) -> list[Read]:
+        """The teachers; beside a recording only their shapes, unless the student is cut from them."""
+        if self.recorded is None or self.prepared is None or whole:
+            return load_teachers(self.job, self.prepared)
+        return [teacher_shape(self.job, self.prepared)]
+
+    def _recorded(self, codec: Codec) -> CachedTeacher | None:
+        if self.recorded is None or self.prepared is None:
+            return None
+        return cached_teacher(self.job, self.prepared, self.recorded, codec.processor)
 
     def _check_answers(self, student: PreTrainedModel, codec: Codec) -> None:
         """Make sure before the training that the evaluation will have positions enough."""

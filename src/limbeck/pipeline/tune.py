@@ -106,7 +106,11 @@ def tune(
     if given.get("tune") is None:
         fix = "tune: {space: {stages.0.terms.kl.temperature: {start: 1, stop: 8, step: 1}}}"
         raise RecipeError("there is nothing to search: the recipe has no `tune` section", fix=fix)
-    plan = load_recipe(recipe, overrides).tune
+    loaded = load_recipe(recipe, overrides)
+    if loaded.generate:
+        what = "a search trains on the given rows, and does not `generate`"
+        raise RecipeError(what, fix="generate first, and name rows of that kind: data.train, generate=null")
+    plan = loaded.tune
     assert plan is not None
     study = _Study(plan, Candidates(apply_overrides(given, overrides), plan))
     found = study.run()

@@ -7,12 +7,15 @@ spelled out, is stored with the run.
 
 from __future__ import annotations
 
+from limbeck.core.recipe.cache import CacheSection
 from limbeck.core.recipe.data import Data
+from limbeck.core.recipe.endpoint import Endpoint, Price
+from limbeck.core.recipe.generate import Budget, Generate, Keep, Sampling, Synthesize, Writer
 from limbeck.core.recipe.job import Evaluate, Recipe, Report
 from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
-from limbeck.core.recipe.training import Balance, Finetune, Gate, Optimization, Stage, Training
+from limbeck.core.recipe.training import Balance, Finetune, Gate, OnPolicy, Optimization, Stage, Training
 from limbeck.core.recipe.tune import Between, Choices, Sweep, Tune
 
 __all__ = [
@@ -22,23 +25,33 @@ __all__ = [
     "AnyTask",
     "Balance",
     "Between",
+    "Budget",
+    "CacheSection",
     "Choices",
     "Data",
+    "Endpoint",
     "Evaluate",
     "Finetune",
     "Gate",
+    "Generate",
+    "Keep",
     "Model",
+    "OnPolicy",
     "Optimization",
+    "Price",
     "Recipe",
     "Report",
+    "Sampling",
     "Section",
     "Stage",
     "Student",
     "Sweep",
+    "Synthesize",
     "Teacher",
     "TrainTokenizer",
     "Training",
     "Tune",
+    "Writer",
     "dump_recipe",
     "load_recipe",
 ]

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from limbeck.core.recipe.cache import CacheSection
 from limbeck.core.recipe.data import Data
+from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
 from limbeck.core.recipe.section import AnyTask, Section
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
@@ -54,6 +56,10 @@ class Recipe(Section):
     """The model that learns."""
     data: Data
     """Rows and columns."""
+    generate: DataStages = []
+    """What is written before the training, and learned from: one data stage, or a list of them. Left out: nothing."""
+    cache: CacheSection | None = None
+    """Record what the teacher says once, and train from that. Left out: the teacher is asked in every step."""
     training: Training = Training()
     """Defaults of every stage, and what holds for the run."""
     stages: Annotated[list[Stage], Field(min_length=1)]
@@ -74,7 +80,9 @@ class Recipe(Section):
         if not isinstance(data, Mapping):
             return data
         # A section whose lines are all commented out reads as null; it is as good as left out.
-        data = {k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report")}
+        data = {
+            k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report", "generate")
+        }
         if not isinstance(training := data.get("training", {}), Mapping | Training):
             return data
         shared = {k: v for k, v in dict(training).items() if k in Optimization.model_fields}
@@ -99,7 +107,30 @@ class Recipe(Section):
             raise ValueError("the student is `from-teacher`, but the teacher is the student's own past")
         if self.teacher is not None:
             self.teacher.refuse_idle()
+            self._ask_for_text_alone(self.teacher)
+        self._have_a_writer()
         return self
+
+    def _ask_for_text_alone(self, teacher: Teacher) -> None:
+        if teacher.endpoint is None:
+            return
+        if self.student.model == "from-teacher":
+            raise ValueError("the student is `from-teacher`, but an `endpoint` has no weights here to cut it from")
+        if terms := [f"{term} (stage {stage.name})" for stage in self.stages for term in asking(stage)]:
+            what = "an `endpoint` gives text alone, but these terms ask the teacher for distributions or layers"
+            raise ValueError(f"{what}: {', '.join(terms)}; take cross_entropy on what it writes (`generate`)")
+        if all(each.recorded for each in self.generate):
+            raise ValueError("the teacher is an `endpoint`, but nothing is asked of it; add `generate`")
+
+    def _have_a_writer(self) -> None:
+        names = [each.name for each in self.generate]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"names in `generate` must differ; given twice: {', '.join(sorted(repeated))}")
+        for each in (each for each in self.generate if not each.recorded):
+            if each.writer is None and (self.teacher is None or self.teacher.is_moving):
+                raise ValueError(
+                    f"nobody can write for `generate` ({each.name}): give a `teacher`, or a `writer` there"
+                )
 
 
 def _inheriting(teacher: Any, shared: Mapping[str, Any]) -> Any:

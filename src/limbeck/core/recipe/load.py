@@ -28,7 +28,8 @@ def load_recipe(source: Recipe | Mapping[str, Any] | str | Path, overrides: Iter
     try:
         return Recipe.model_validate(apply_overrides(raw, overrides))
     except ValidationError as error:
-        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(_lines(error.errors()))) from error
+        # Without its cause, which would repeat what was given, perhaps a key.
+        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(_lines(error.errors()))) from None
 
 
 def _lines(errors: Iterable[ErrorDetails]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from limbeck.core.recipe.endpoint import Endpoint
 from limbeck.core.recipe.section import Section
 from limbeck.core.recipe.training import Finetune
 
@@ -57,12 +58,25 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        ways = [name for name in ("model", "config", "recipe") if name in type(self).model_fields]
+        ways = [name for name in ("model", "config", "recipe", "endpoint") if name in type(self).model_fields]
         if sum(getattr(self, name) is not None for name in ways) != 1:
             raise ValueError(f"give exactly one of {', '.join(f'`{name}`' for name in ways[:-1])} and `{ways[-1]}`")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("a config needs `model_type`, for instance qwen3, bert, vit or resnet")
         return self
+
+
+def refuse_beside_endpoint(spec: Model, endpoint: Endpoint | None) -> None:
+    """Refuse fields of a model whose weights are elsewhere.
+
+    Raises:
+        ValueError: there are such fields.
+    """
+    names = ("revision", "tokenizer", "dtype", "attn_implementation", "trust_remote_code")
+    fields = type(spec).model_fields
+    given = [f"`{name}`" for name in names if getattr(spec, name) != fields[name].default]
+    if endpoint is not None and given:
+        raise ValueError(f"{', '.join(given)}: an `endpoint` has no weights here that this could be about")
 
 
 class Teacher(Model):
@@ -71,6 +85,8 @@ class Teacher(Model):
     recipe: str | None = None
     """Or a recipe whose student teaches: an assistant between a large teacher and a small student, or an earlier
     generation of the student itself. It is run first, as far as its training."""
+    endpoint: Endpoint | None = None
+    """Or a model behind an address, for `generate`. It gives text alone: no term can ask it for distributions."""
     finetune: Finetune | None = None
     """Train it on the task first. Left out: it is used as it is. A new one, from a config, needs it."""
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -101,14 +117,18 @@ class Teacher(Model):
             raise ValueError("a new teacher knows nothing; add `finetune`, or name a trained one with `model`")
         if self.is_moving and (self.finetune is not None or self.also or self.remember):
             raise ValueError("`moving-average` is the student's own past: no `finetune`, `also` or `remember`")
+        if self.endpoint is not None and (self.finetune is not None or self.also or self.remember):
+            raise ValueError("an `endpoint` gives text alone: no `finetune`, `also` or `remember`")
+        refuse_beside_endpoint(self, self.endpoint)
         return self
 
     @model_validator(mode="after")
     def _works_together(self) -> Self:
         together: list[Teacher] = [self, *self.also]
         for other in self.also:
-            if other.also or other.is_moving:
-                raise ValueError("a teacher of `also` cannot be `moving-average` or have an `also` of its own")
+            if other.also or other.is_moving or other.endpoint is not None:
+                what = "a teacher of `also` cannot be `moving-average` or an `endpoint`, or have an `also` of its own"
+                raise ValueError(what)
         if self.combine == "domain":
             named = [name for each in together for name in each.domains]
             if self.domain is None or not named:

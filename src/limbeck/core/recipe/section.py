@@ -13,6 +13,8 @@ AnySource = Annotated[Part, PartOf("source")]
 AnyObjective = Annotated[Part, PartOf("objective")]
 AnyTask = Annotated[Part, PartOf("task")]
 AnyAugmentation = Annotated[Part, PartOf("augmentation")]
+AnyPerturbation = Annotated[Part, PartOf("perturbation")]
+AnyCurriculum = Annotated[Part, PartOf("curriculum")]
 
 
 class Section(BaseModel):

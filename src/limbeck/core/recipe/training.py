@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from limbeck.core.recipe.data import Data
-from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, Section
+from limbeck.core.recipe.section import AnyAugmentation, AnyCurriculum, AnyObjective, Section
+from limbeck.core.schedules import AnySchedule, Schedule
+
+PARTS = ("basic", "specialised", "adversarial")
+"""What the short form of a mixture, three numbers, gives weights to."""
 
 
 class Optimization(Section):
@@ -93,6 +98,66 @@ class Balance(Section):
     """Hidden states, attention, relations and the like, together."""
 
 
+class Mixture(Section):
+    """How much of every step comes from which part of the training rows.
+
+    Short forms: `{basic: 20, specialised: 5, adversarial: 1}` gives the weights alone, and `"20:5:1"` means just that.
+    """
+
+    by: str = "stage"
+    """The column that says to which part a row belongs; generated rows bear the name of their data stage in `stage`."""
+    weights: Annotated[dict[str, AnySchedule], Field(min_length=1)]
+    """By part, its weight: a number or a schedule. Zero leaves its rows out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            numbers = value.split(":")
+            try:
+                weights = [float(number) for number in numbers]
+            except ValueError:
+                weights = []
+            if len(weights) != len(PARTS):
+                allowed = ":".join(PARTS)
+                raise ValueError(f"'{value}' is no mixture; three numbers for {allowed} are, or a mapping")
+            return {"weights": dict(zip(PARTS, weights, strict=True))}
+        if isinstance(value, int):
+            raise ValueError('write a mixture in quotes, "20:5:1"; without them YAML reads one number')
+        if isinstance(value, Mapping) and "weights" not in value:
+            return {"weights": value}
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _follow_progress_alone(cls, weights: dict[str, Schedule]) -> dict[str, Schedule]:
+        for name, weight in weights.items():
+            if type(weight).after is not Schedule.after:
+                raise ValueError(f"the weight of {name} hangs on validations, but the order of rows must not")
+        return weights
+
+
+class OnPolicy(Section):
+    """Answers that the student writes itself, for the teacher to judge token by token."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the steps whose answers are the student's own (GKD's lambda); the others have the data's. Terms that
+    read labels, cross_entropy for one, count in the others only."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 128
+    """Longest answer; one that reaches it is cut there."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Of the drawing; 0 is greedy. It is not the temperature of the terms."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens that hold this much of the probability."""
+    refresh: Annotated[int, Field(gt=0)] = 1
+    """Answers are written for so many steps ahead, so the last of them is `refresh` - 1 steps old when it is used."""
+    per_device_generation_batch_size: Annotated[int, Field(gt=0)] | None = None
+    """Answers that one process writes at a time. Left out: all that it needs."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs the student while it writes. `auto`: transformers, which repeats its texts exactly in a resumed run;
+    vllm is asked for by name."""
+
+
 class Stage(Optimization):
     """A stretch of training with its own terms."""
 
@@ -120,11 +185,35 @@ class Stage(Optimization):
     """How each sample stands in a batch, once for each entry; consistency terms compare `[clean, augmented]`."""
     data: Data | None = None
     """Rows of this stage, where they are not the recipe's."""
+    mixture: Mixture | None = None
+    """How much of every step comes from which part of the rows, such as `{basic: 20, specialised: 5, adversarial: 1}`.
+    Left out: all rows alike."""
+    curriculum: AnyCurriculum | None = None
+    """From easy to difficult: which rows are drawn from when; within each part of a mixture by itself. Left out: from
+    all rows, all along."""
+    on_policy: OnPolicy | None = None
+    """Train on answers that the student writes itself. Left out: on the data's alone."""
 
     @model_validator(mode="after")
     def _shows_what_is_augmented(self) -> Self:
         if self.augment and "augmented" not in self.views:
             raise ValueError("`augment` changes nothing: no entry of `views` is `augmented`")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_own_text(self) -> Self:
+        if self.on_policy is None:
+            return self
+        labelled = [term.type() for term in self.terms if getattr(term, "reads_labels", False)]
+        if not set(asking(self)) - set(labelled):
+            raise ValueError("`on_policy` needs a term that asks the teacher and reads no labels, such as reverse_kl")
+        if labelled and self.on_policy.share == 1:
+            what = f"{labelled[0]} reads labels, and on the student's own text those are its own guesses"
+            raise ValueError(f"{what}; give `on_policy.share` less than 1, or leave the term out")
+        if self.augment or len(self.views) > 1:
+            raise ValueError("`on_policy` writes its own texts, so that `augment` and `views` do not go with it")
+        if self.gate is not None and self.gate.by == "loss":
+            raise ValueError("`gate.by: loss` reads labels, which the student's own text has not; take entropy")
         return self
 
     @model_validator(mode="after")
