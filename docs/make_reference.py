@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from limbeck.core import recipe
 from limbeck.core.parts import Part, PartOf, config_of, find, names, snake_case
-from limbeck.core.recipe import models
+from limbeck.core.recipe import models, training
 from limbeck.objectives import Objective
 
 DOCS = Path(__file__).parent
@@ -40,12 +40,23 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("model", recipe.Model, None, "What `teacher` and `student` have in common."),
     ("lora", models.Lora, None, "`student.lora`. [More](craft.md#lora)."),
     ("tokenizer", recipe.TrainTokenizer, None, ""),
+    ("endpoint", recipe.Endpoint, None, "`teacher.endpoint`, or a writer's. [More](endpoints.md)."),
+    ("price", recipe.Price, None, "An endpoint's."),
     ("data", recipe.Data, None, ""),
+    ("generate", recipe.Generate, None, "One mapping, or a list of named ones. [More](generate.md)."),
+    ("sampling", recipe.Sampling, None, "A data stage's."),
+    ("budget", recipe.Budget, None, "A data stage's."),
+    ("keep", recipe.Keep, None, "A data stage's. [More](verify.md)."),
+    ("synthesize", recipe.Synthesize, None, "A data stage's."),
+    ("writer", recipe.Writer, recipe.Model, "A data stage's. The fields of a [model](#model), and:"),
+    ("cache", recipe.CacheSection, None, "[More](cache.md)."),
     ("training", recipe.Training, recipe.Optimization, "The fields of [optimization](#optimization), and:"),
     ("optimization", recipe.Optimization, None, "Stands in `training`, in every stage and in `teacher.finetune`."),
     ("stages", recipe.Stage, recipe.Optimization, "A list. Each has the fields of [optimization](#optimization), and:"),
     ("balance", recipe.Balance, None, "A stage's. [More](craft.md#balance)."),
     ("gate", recipe.Gate, None, "A stage's. [More](teachers.md#gated)."),
+    ("mixture", training.Mixture, None, "A stage's. [More](curriculum.md)."),
+    ("on_policy", recipe.OnPolicy, None, "A stage's. [More](on-policy.md)."),
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
     ("evaluate", recipe.Evaluate, None, ""),
     ("report", recipe.Report, None, ""),
@@ -66,6 +77,10 @@ KINDS = {
     "schedule": ("Schedules", "Values that change over a stage, such as a term's `weight`."),
     "temperature": ("Temperatures", "What softens both distributions of a term before they are compared."),
     "augmentation": ("Augmentations", "Random changes of samples, a stage's `augment`. [More](augmentation.md)."),
+    "curriculum": ("Curricula", "Easy samples first: a stage's `curriculum`. [More](curriculum.md)."),
+    "perturbation": ("Perturbations", "New prompts out of given ones: `generate.perturb`. [More](curriculum.md)."),
+    "verifier": ("Verifiers", "Whether an answer is right: `generate.verify`. [More](verify.md)."),
+    "filter": ("Filters", "What is not worth learning from: `generate.filters`. [More](verify.md)."),
 }
 BARE_WORDS = {
     "csv": "a path that ends in `.csv`, `.tsv`, `.csv.gz` or `.tsv.gz`",

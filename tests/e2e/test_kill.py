@@ -38,6 +38,7 @@ def weights(output: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     began = time.monotonic()
     assert start(tmp_path / "whole").wait(timeout=600) == 0

@@ -25,7 +25,8 @@ from tests.core.recipes import ROOT, recipe
 DOCS = ROOT / "docs"
 PAGES = [
     *sorted((DOCS / "objectives").glob("*.md")),
-    *(DOCS / f"{name}.md" for name in ("any-pair", "craft", "teachers")),
+    *(DOCS / f"{name}.md" for name in ("any-pair", "cache", "craft", "curriculum", "generate")),
+    *(DOCS / f"{name}.md" for name in ("on-policy", "teachers", "traces", "verify")),
 ]
 DISTRIBUTION = ROOT / "docs" / "objectives" / "distribution.md"
 
