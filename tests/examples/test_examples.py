@@ -52,12 +52,12 @@ def test_the_same_in_a_trainer(example: ModuleType, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("example", ["hf_trainer"], indirect=True)
-def test_the_trainer_learns_what_the_teacher_says(example: ModuleType) -> None:
+def test_the_trainer_learns_what_the_teacher_says(example: ModuleType, tmp_path: Path) -> None:
     """Its loss falls on a batch that is shown again and again, and its gradient reaches the student alone."""
     torch.manual_seed(0)
     teacher, student = example.vit(16, 2), example.vit(8, 1)
     layers = example.Relations(match={"layers.0": "layers.1"}, relation_heads=4), 1.0
-    args = example.TrainingArguments("unused", report_to=[], use_cpu=True, disable_tqdm=True)
+    args = example.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True)
     rows = example.pictures(torch.randint(0, 17, (4, 64)).numpy(), [0, 1, 2, 3])
     terms = [(example.KL(temperature=2), 1.0)]
     trainer = example.DistillingTrainer(teacher, terms, layers, model=student, args=args, train_dataset=rows)
