@@ -93,7 +93,8 @@ class Reviewed(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """The final answer that most agree on; None if two lead, or there is none. `share` is of all final answers."""
+    """The final answer that most agree on; None if two lead, or there is none. `share` is of all its answers,
+    those that come to nothing or were filtered out among them."""
 
     answer: str | None
     share: float
@@ -135,7 +136,7 @@ def review(
     votes: dict[str, Vote] = {}
     if verifier is not None:
         checker = _checker(verifier, ask)
-        votes = majority(left, checker) if vote is not False else {}
+        votes = majority(left, checker, Counter(each.prompt for each in given)) if vote is not False else {}
         left = _verified(left, checker, votes, _share(vote), dropped)
     right = Counter(each.prompt for each in left)
     left = _sieve(left, [each.against(against) for each in filters if each.compares], dropped)
@@ -151,12 +152,13 @@ def review(
     return Reviewed(left, dropped, facts)
 
 
-def majority(candidates: Iterable[Candidate], checker: Checker) -> dict[str, Vote]:
+def majority(candidates: Iterable[Candidate], checker: Checker, asked: Mapping[str, int]) -> dict[str, Vote]:
     """Self-consistency: of each prompt the final answer that most of its answers come to.
 
     Args:
         candidates: answers to any prompts.
         checker: reads final answers.
+        asked: how many answers each prompt has in all.
 
     Returns:
         By prompt; prompts whose answers come to nothing have a vote without an answer.
@@ -168,12 +170,11 @@ def majority(candidates: Iterable[Candidate], checker: Checker) -> dict[str, Vot
     for each in candidates:
         final = checker.final(each)
         found[each.prompt].update([] if final is None else [final])
-    return {prompt: _leader(counts) for prompt, counts in found.items()}
+    return {prompt: _leader(counts, asked[prompt]) for prompt, counts in found.items()}
 
 
-def _leader(counts: Counter[str]) -> Vote:
+def _leader(counts: Counter[str], total: int) -> Vote:
     first = counts.most_common(2)
-    total = counts.total()
     if not first:
         return Vote(None, 0.0)
     tied = len(first) == 2 and first[0][1] == first[1][1]
