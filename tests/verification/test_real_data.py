@@ -64,4 +64,5 @@ def test_humaneval_tells_right_programs_from_mutated_ones() -> None:
         if name.startswith("canonical"):
             assert fact["right"] == fact["programs"], name
         else:
-            assert fact["right"] <= 0.02 * fact["programs"], name
+            # Some changes change nothing that the problem's own tests look at.
+            assert fact["right"] <= 0.05 * fact["programs"], name
