@@ -95,7 +95,6 @@ def test_teachers_that_cannot_be(teacher: Any, said: str) -> None:
         ({"generate": {"sampling": {"top_k": 5}}}, "generate.0.sampling.top_k: unknown key"),
         ({"generate": {"synthesize": {"by": "class", "count": 3}, "samples": 2}}, "`samples`: texts of a class"),
         ({"generate": {"writer": {"config": {"model_type": "qwen3"}}}}, "a new model can write nothing"),
-        ({"generate": [{"name": "a", "add": True}, {"name": "b"}]}, "for all of `generate` alike"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense(fields: dict[str, Any], said: str) -> None:

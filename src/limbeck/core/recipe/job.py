@@ -126,8 +126,6 @@ class Recipe(Section):
         names = [each.name for each in self.generate]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"names in `generate` must differ; given twice: {', '.join(sorted(repeated))}")
-        if len({each.add for each in self.generate}) > 1:
-            raise ValueError("`add` is said for all of `generate` alike: the given rows are learned from, or not")
         for each in (each for each in self.generate if not each.recorded):
             if each.writer is None and (self.teacher is None or self.teacher.is_moving):
                 raise ValueError(
