@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "verifier": ("limbeck.verification.verifiers",),
     "filter": ("limbeck.verification.filters",),
     "curriculum": ("limbeck.data.curriculum",),
+    "metric": ("limbeck.evaluation.metrics",),
 }
 """Where the parts of each kind are: packages with one part a file, or single modules."""
 

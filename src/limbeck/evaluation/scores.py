@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from limbeck.core.recipe import Evaluate
+from limbeck.evaluation.book import Book
 from limbeck.evaluation.predict import Columns, column
-from limbeck.evaluation.statistics import difference, interval, mean, median_ratio, perplexity, ratio
-
-
-@dataclass(frozen=True)
-class Score:
-    """One figure of one model."""
-
-    model: str
-    axis: str
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    unit: str
-    split: str
+from limbeck.evaluation.statistics import difference, mean, median_ratio, perplexity, ratio
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,7 @@ def all_scores(models: Mapping[str, Seen], plan: Evaluate) -> list[dict[str, Any
         models: `student`, and where they exist `teacher` and `baseline`.
         plan: split, level and number of draws of the intervals.
     """
-    book = _Book(plan)
+    book = Book(plan)
     for name, seen in models.items():
         _accuracy(book, name, seen)
     teacher = models.get("teacher")
@@ -66,23 +52,10 @@ def all_scores(models: Mapping[str, Seen], plan: Evaluate) -> list[dict[str, Any
         _against_baseline(book, models["student"], models["baseline"])
     for name, seen in models.items():
         _efficiency(book, name, seen, teacher)
-    return [asdict(score) for score in book.scores]
+    return book.rows()
 
 
-class _Book:
-    def __init__(self, plan: Evaluate):
-        self.plan, self.scores = plan, list[Score]()
-
-    def estimate(self, model: str, axis: str, name: str, unit: str, statistic: Any, *columns: Any) -> None:
-        level, draws = self.plan.confidence, self.plan.resamples
-        found = interval(columns, statistic, confidence=level, resamples=draws)
-        self.scores.append(Score(model, axis, name, *found, len(columns[0]), unit, self.plan.split))
-
-    def exact(self, model: str, axis: str, name: str, unit: str, value: float, n: int) -> None:
-        self.scores.append(Score(model, axis, name, value, None, None, n, unit, self.plan.split))
-
-
-def _accuracy(book: _Book, name: str, seen: Seen) -> None:
+def _accuracy(book: Book, name: str, seen: Seen) -> None:
     generated = seen.likelihoods is not None
     if seen.answers is not None:
         title = "answer_accuracy" if generated else "accuracy"
@@ -95,7 +68,7 @@ def _accuracy(book: _Book, name: str, seen: Seen) -> None:
         book.estimate(name, "accuracy", "perplexity", "per token", perplexity, nll, tokens)
 
 
-def _against_teacher(book: _Book, name: str, seen: Seen, teacher: Seen) -> None:
+def _against_teacher(book: Book, name: str, seen: Seen, teacher: Seen) -> None:
     if seen.answers is None or teacher.answers is None:
         return
     # Two answers that could not be read do not agree on anything.
@@ -106,7 +79,7 @@ def _against_teacher(book: _Book, name: str, seen: Seen, teacher: Seen) -> None:
     book.estimate(name, "comparison", "kept_of_teacher", "ratio", ratio, mine, theirs)
 
 
-def _against_baseline(book: _Book, student: Seen, baseline: Seen) -> None:
+def _against_baseline(book: Book, student: Seen, baseline: Seen) -> None:
     if student.answers is not None and baseline.answers is not None:
         columns = column(student.answers, "correct"), column(baseline.answers, "correct")
         book.estimate("student", "comparison", "student_minus_baseline", "share", difference, *columns)
@@ -121,7 +94,7 @@ def _against_baseline(book: _Book, student: Seen, baseline: Seen) -> None:
         book.estimate("student", "comparison", name, "nats per token", log_ratio, *columns, tokens)
 
 
-def _efficiency(book: _Book, name: str, seen: Seen, teacher: Seen | None) -> None:
+def _efficiency(book: Book, name: str, seen: Seen, teacher: Seen | None) -> None:
     book.exact(name, "efficiency", "parameters", "parameters", seen.parameters, 1)
     book.exact(name, "efficiency", "bytes", "bytes", seen.bytes, 1)
     runs = len(seen.milliseconds)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from limbeck.core.recipe.cache import CacheSection
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.endpoint import Endpoint, Price
+from limbeck.core.recipe.evaluate import Evaluate, Interpretability, Limits, Robustness, Speed
 from limbeck.core.recipe.generate import Budget, Generate, Keep, Sampling, Synthesize, Writer
-from limbeck.core.recipe.job import Evaluate, Recipe, Report
+from limbeck.core.recipe.job import Recipe, Report
 from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
@@ -34,15 +35,19 @@ __all__ = [
     "Finetune",
     "Gate",
     "Generate",
+    "Interpretability",
     "Keep",
+    "Limits",
     "Model",
     "OnPolicy",
     "Optimization",
     "Price",
     "Recipe",
     "Report",
+    "Robustness",
     "Sampling",
     "Section",
+    "Speed",
     "Stage",
     "Student",
     "Sweep",
