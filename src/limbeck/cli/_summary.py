@@ -8,7 +8,8 @@ from limbeck.core.artifacts import read_manifest
 from limbeck.report.facts import Facts, Row, in_order
 from limbeck.report.formats import duration
 from limbeck.report.headline import headline
-from limbeck.report.metrics import has_interval, metric, value_text, with_interval
+from limbeck.report.metrics import has_interval, label, value_text, with_interval
+from limbeck.report.words import Words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,15 +30,15 @@ def summary(result: Result) -> tuple[str, Table]:
     for name in names:
         row = facts.find("student", name)
         assert row is not None
-        table.add_column(metric(row).label, justify="right")
+        table.add_column(label(row, facts.say), justify="right")
     for model in in_order({row["model"] for row in result.scores}):
         found = [facts.find(model, name) for name in names]
-        table.add_row(model, *("" if row is None else _cell(row) for row in found))
+        table.add_row(model, *("" if row is None else _cell(row, facts.say) for row in found))
     return headline(facts), table
 
 
-def _cell(row: Row) -> str:
-    return with_interval(row) if has_interval(row) else value_text(row)
+def _cell(row: Row, say: Words) -> str:
+    return with_interval(row, say) if has_interval(row) else value_text(row, say)
 
 
 def took(result: Result) -> str:

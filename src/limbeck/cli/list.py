@@ -21,6 +21,7 @@ class Kind(StrEnum):
     perturbations = "perturbations"
     verifiers = "verifiers"
     filters = "filters"
+    metrics = "metrics"
 
     @property
     def part(self) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 from limbeck.core.recipe import Evaluate
 from limbeck.evaluation.statistics import interval
 
+AXES = ("accuracy", "agreement", "comparison", "calibration", "robustness", "interpretability", "efficiency")
+"""What figures are about, in the order in which they are listed."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -15,7 +18,7 @@ class Score:
 
     Attributes:
         model: `student`, `teacher`, `baseline`, or the name that it was given.
-        axis: accuracy, agreement, comparison, calibration, efficiency, interpretability or robustness.
+        axis: what it is about, one of `AXES`.
         name: what is measured, in snake case.
         value: the figure.
         low: lower end of its interval; None where it has none.
@@ -62,9 +65,14 @@ class Book:
         """A figure that has no interval."""
         return self._add(Score(model, axis, name, value, None, None, n, unit, self.plan.split))
 
+    def take(self, other: Book) -> None:
+        """Add all that another book holds."""
+        self.scores += other.scores
+        self.details |= other.details
+
     def rows(self) -> list[dict[str, Any]]:
-        """The scores as JSON values."""
-        return [asdict(score) for score in self.scores]
+        """The scores as JSON values, by axis."""
+        return [asdict(score) for score in sorted(self.scores, key=lambda score: AXES.index(score.axis))]
 
     def _add(self, score: Score) -> Score:
         self.scores.append(score)

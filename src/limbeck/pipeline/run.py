@@ -12,6 +12,7 @@ from limbeck.core.artifacts import Artifact, locked, write_json
 from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.progress import is_main_process, say
 from limbeck.core.recipe import Recipe, Teacher, dump_recipe, load_recipe
+from limbeck.evaluation.budget import refuse_beyond
 from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.cache import cache, refuse_uncachable
@@ -69,6 +70,7 @@ def run_recipe(
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
 
     Raises:
+        BudgetError: the student is beyond the recipe's budget. Everything is made all the same, the report too.
         LimbeckError: see `limbeck.core.errors`.
     """
     if until not in STEPS:
@@ -88,11 +90,14 @@ def run_recipe(
         if is_main_process():
             write_json(output / "recipe.json", dump_recipe(recipe))
     reported, evaluated = made.get("report"), made.get("evaluate")
+    scores = json.loads(evaluated.file("scores.json").read_text()) if evaluated else []
+    if evaluated:
+        refuse_beyond(recipe.budget, scores)
     return Result(
         output=output,
         student=output / "train" / "student",
         report=reported.path / "index.html" if reported else None,
-        scores=json.loads(evaluated.file("scores.json").read_text()) if evaluated else [],
+        scores=scores,
     )
 
 

@@ -12,9 +12,10 @@ from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.endpoint import Endpoint, Price
 from limbeck.core.recipe.evaluate import Evaluate, Interpretability, Limits, Robustness, Speed
 from limbeck.core.recipe.generate import Budget, Generate, Keep, Sampling, Synthesize, Writer
-from limbeck.core.recipe.job import Recipe, Report
+from limbeck.core.recipe.job import Recipe
 from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
+from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
 from limbeck.core.recipe.training import Balance, Finetune, Gate, OnPolicy, Optimization, Stage, Training
 from limbeck.core.recipe.tune import Between, Choices, Sweep, Tune

@@ -46,7 +46,7 @@ class Speed(Section):
 
 
 class Evaluate(Section):
-    """How the final figures are taken."""
+    """How the final figures are taken. Predictions are written first, and every figure is computed from them."""
 
     split: Literal["test", "validation"] = "test"
     """Rows that decide the report's figures."""
@@ -75,7 +75,7 @@ class Evaluate(Section):
 
 
 class Limits(Section):
-    """What the student may cost. A student beyond one of these is refused after the evaluation."""
+    """What the student may cost. A student beyond one of these is refused at the end; its files and report stay."""
 
     bytes: Positive | None = None
     """Its weights, on disk."""

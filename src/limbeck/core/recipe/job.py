@@ -13,16 +13,10 @@ from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.evaluate import Evaluate, Limits
 from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
+from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyTask, Section
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
 from limbeck.core.recipe.tune import Tune
-
-
-class Report(Section):
-    """What the report shows."""
-
-    title: str | None = None
-    """Headline; left out: teacher and student by name."""
 
 
 class Recipe(Section):
@@ -95,6 +89,8 @@ class Recipe(Section):
             self.teacher.refuse_idle()
             self._ask_for_text_alone(self.teacher)
         self._have_a_writer()
+        if self.budget is not None and self.budget.price is not None and self.evaluate.speed.price_per_hour is None:
+            raise ValueError("`budget.price` needs to know what an hour costs: evaluate.speed.price_per_hour=...")
         return self
 
     def _ask_for_text_alone(self, teacher: Teacher) -> None:
