@@ -11,7 +11,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,13 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-MIB = 2**20
+import _bench
+
 Inputs = dict[str, Any]
 Form = Callable[[Inputs], Any]
 
 
 def arguments(document: str, command: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _bench.parser(document)
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--hidden-size", type=int, default=512, help="width of student and teacher")
     parser.add_argument("--vocab-size", type=int, default=151_936)
@@ -35,7 +35,6 @@ def arguments(document: str, command: Sequence[str] | None = None) -> argparse.N
     parser.add_argument("--rounds", type=int, default=5, help="at most")
     parser.add_argument("--minutes", type=float, default=5.0, help="bound on the rounds of one type")
     parser.add_argument("--forms", nargs="+", help="only these")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
     parser.add_argument("--measure-peak", nargs=2, metavar=("FORM", "DTYPE"), help="used by the script itself")
     return parser.parse_args(command)
 
@@ -63,7 +62,7 @@ def run(name: str, title: str, options: argparse.Namespace, forms: dict[str, For
     result: dict[str, Any] = {
         "benchmark": title,
         "settings": {k: v for k, v in vars(options).items() if k not in ("results", "measure_peak", "forms")},
-        "machine": machine(),
+        "machine": {**_bench.machine(), "load_at_the_start": os.getloadavg()},
         "types": {},
     }
     for dtype in options.dtypes:
@@ -77,10 +76,7 @@ def run(name: str, title: str, options: argparse.Namespace, forms: dict[str, For
         result["types"][dtype] = {"floor_seconds": timed["floor"]["seconds"], "forms": told}
         _show(dtype, result["types"][dtype])
     result["machine"]["load_at_the_end"] = os.getloadavg()
-    options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / f"{time.strftime('%Y-%m-%d')}-{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    _bench.write(options.results, name, result)
 
 
 def _gate(form: str, function: Form, made: Inputs, bench: Any) -> dict[str, float]:
@@ -146,33 +142,10 @@ def _peak(function: Form, bench: Any, options: argparse.Namespace, dtype: str) -
     _step(function, bench.made(small, dtype))  # what is loaded on first use is not the step's
     made = bench.made(options, dtype)
     gc.collect()
-    before = _status("VmRSS")
+    before = _bench.resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     _step(function, made)
-    return {"transient_mib": (_status("VmHWM") - before - made["weight"].grad.nbytes) / MIB}
-
-
-def _status(field: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return int(text.split(f"{field}:")[1].split()[0]) * 1024
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what it was measured."""
-    import torch
-
-    from limbeck.core.artifacts import versions
-
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
-    return {
-        "system": platform.system(),
-        "processor": model or platform.machine(),
-        "processors": os.cpu_count(),
-        "torch": torch.__version__,
-        "versions": versions(),
-        "load_at_the_start": os.getloadavg(),
-    }
+    return {"transient_mib": (_bench.highest() - before - made["weight"].grad.nbytes) / _bench.MIB}
 
 
 def _show(dtype: str, told: dict[str, Any]) -> None:

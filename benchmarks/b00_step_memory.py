@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,8 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+import _bench
+
 FORMS = ("naive", "limbeck")
-MIB = 2**20
 
 
 def main() -> None:
@@ -44,24 +43,20 @@ def main() -> None:
         "forms": told,
         "share_of_naive_peak": round(ours["peak_mib"] / naive["peak_mib"], 4),
         "largest_relative_difference": differences,
-        "machine": machine(),
+        "machine": _bench.machine(),
     }
     show(result)
     if options.results is not None:
-        options.results.mkdir(parents=True, exist_ok=True)
-        path = options.results / f"{time.strftime('%Y-%m-%d')}-step-memory.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+        _bench.write(options.results, "step-memory", result)
 
 
 def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _bench.parser(__doc__)
     parser.add_argument("--rows", type=int, default=2048, help="valid positions")
     parser.add_argument("--hidden-size", type=int, default=512, help="width of student and teacher")
     parser.add_argument("--vocab-size", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--chunk-mib", type=float, help="limbeck's bound on a chunk of logits; left out: its default")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
     parser.add_argument("--form", choices=FORMS, help="measure one form in this process (used by the script itself)")
     parser.add_argument("--outcome", type=Path, help="where that process puts value and gradients")
     return parser.parse_args(command)
@@ -83,16 +78,17 @@ def measure(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     inputs = made(options.rows, options.hidden_size, options.vocab_size)
-    bound = {} if options.chunk_mib is None else {"chunk_bytes": int(options.chunk_mib * MIB)}
+    bound = {} if options.chunk_mib is None else {"chunk_bytes": int(options.chunk_mib * _bench.MIB)}
     step = {"naive": naive_step, "limbeck": partial(limbeck_step, **bound)}[options.form]
     step(made(8, 4, 16)).backward()  # what is loaded on first use is not the step's
-    before, began = resident(), time.perf_counter()
+    before, began = _bench.resident(), time.perf_counter()
     loss = step(inputs)
     loss.backward()
-    seconds, peak = time.perf_counter() - began, highest()
+    seconds, peak = time.perf_counter() - began, _bench.highest()
     outcome = {"value": loss.detach(), "hidden": inputs["hidden"].grad, "weight": inputs["weight"].grad}
     save_file(outcome, options.outcome)
-    print(json.dumps({"form": options.form, "peak_mib": round((peak - before) / MIB, 1), "seconds": round(seconds, 2)}))
+    taken = {"peak_mib": round((peak - before) / _bench.MIB, 1), "seconds": round(seconds, 2)}
+    print(json.dumps({"form": options.form, **taken}))
 
 
 def made(rows: int, width: int, vocabulary: int) -> dict[str, Any]:
@@ -138,39 +134,12 @@ def limbeck_step(given: dict[str, Any], **bound: int) -> Any:
     return total / (given["labels"] != -100).sum()
 
 
-def highest() -> int:
-    """Bytes that this process has had resident at most."""
-    try:  # Linux hands ru_maxrss down to children, so that a large parent would be measured in their place
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def resident() -> int:
-    """Bytes that this process has resident now; where the system does not tell, the most it has had."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return highest()
-
-
 def compare(one: Path, other: Path) -> dict[str, float]:
     """Largest differences of value and gradients, relative to the largest value."""
     from safetensors.torch import load_file
 
     naive, ours = load_file(one), load_file(other)
     return {key: float((ours[key] - naive[key]).abs().max() / naive[key].abs().max()) for key in naive}
-
-
-def machine() -> dict[str, Any]:
-    import torch
-
-    from limbeck.core.artifacts import versions
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    system = {"system": platform.system(), "architecture": platform.machine(), "processors": os.cpu_count()}
-    return {**system, "memory_gib": round(memory, 1), "torch": torch.__version__, "versions": versions()}
 
 
 def show(result: dict[str, Any]) -> None:

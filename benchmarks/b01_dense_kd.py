@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _bench
 import _kd
 
 T = 2.0
@@ -30,7 +31,7 @@ def main() -> None:
     options = _kd.arguments(__doc__)
     forms: dict[str, _kd.Form] = {
         "limbeck": limbeck,
-        "limbeck, 144 MiB": partial(limbeck, chunk_bytes=144 * _kd.MIB),
+        "limbeck, 144 MiB": partial(limbeck, chunk_bytes=144 * _bench.MIB),
         "naive": naive,
         "checkpointed": checkpointed,
     }

@@ -1,24 +1,37 @@
-"""The forms of B4: a step of limbeck and of TRL's two trainers, with equal students. See b04_step.py.
+"""The forms of B4 and B7: a step of limbeck and of TRL's two trainers, and how alike they are.
 
-Shapes: B samples, T positions, P prompt, C answer.
+Shapes: B samples, T positions.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-FORMS = ("limbeck", "trl gkd", "trl distillation")
+import _bench
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 PAD = 0
 Sample = tuple[list[int], list[int]]
 """A prompt and an answer."""
+
+
+def parser(document: str | None) -> argparse.ArgumentParser:
+    """Options of B4 and B7."""
+    made = _bench.parser(document)
+    made.add_argument("--quick", action="store_true", help="tiny models and two rounds; writes nothing")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--batch-size", type=int, default=8)
+    made.add_argument("--vocab-size", type=int, default=32_000)
+    made.add_argument("--threads", type=int, default=1)
+    return made
 
 
 def model(options: argparse.Namespace, layers: int, width: int) -> Any:
@@ -53,43 +66,40 @@ class Form:
 
     Attributes:
         student: its own copy.
-        optimizer: over it.
         loss: of a batch, with gradients left in the student.
         step: the same, then clip and step.
     """
 
     student: Any
-    optimizer: Any
     loss: Callable[[list[Sample]], Any]
     step: Callable[[list[Sample]], Any]
 
 
-class Bench:
-    """Teacher, and the forms with equal students."""
+class Makers:
+    """Makes the forms of one teacher.
 
-    def __init__(self, options: argparse.Namespace, only: str | None = None):
-        import torch
+    Args:
+        teacher: in evaluation mode.
+        divergence: limbeck's term at T = 1.
+        beta: TRL's name for the same; 0 is KL(teacher || student), 1 the reverse.
+        precision: of the students' arithmetic.
+    """
 
+    def __init__(self, teacher: Any, divergence: str, beta: float, precision: str = "fp32"):
         from limbeck.core.recipe import Training
         from limbeck.training.engine import make_accelerator
 
-        self.options = options
-        self.accelerator = make_accelerator(Training(precision=options.precision), Path("logs"))
-        self.teacher = model(options, 8, 512).eval().requires_grad_(False)
-        if options.precision == "bf16":  # as it is stored; each form keeps it so
-            self.teacher.to(torch.bfloat16)
-        start = model(options, 4, 256)
-        make = {"limbeck": self._limbeck, "trl gkd": self._gkd, "trl distillation": self._distillation}
-        self.forms = {name: make[name](copy.deepcopy(start).train()) for name in FORMS if only in (None, name)}
+        self.teacher, self.divergence, self.beta = teacher, divergence, beta
+        self.accelerator = make_accelerator(Training(precision=precision), Path("logs"))
 
-    def _limbeck(self, student: Any) -> Form:
+    def limbeck(self, student: Any) -> Form:
         from limbeck.core.parts import build
         from limbeck.core.types import Batch, Needs
         from limbeck.teachers.local import LocalTeacher
         from limbeck.training.distiller import Distiller
         from limbeck.training.step import Now, optimizer_step
 
-        distiller = Distiller(student, [build("objective", {"type": "kl", "temperature": 1})])
+        distiller = Distiller(student, [build("objective", {"type": self.divergence, "temperature": 1})])
         wrapped = self.accelerator.prepare(distiller)
         optimizer, teacher = adamw(student), LocalTeacher(self.teacher)
 
@@ -110,29 +120,28 @@ class Bench:
             now = Now([1.0], 0.0, 1.0)
             optimizer_step(self.accelerator, wrapped, distiller, teacher, optimizer, [batch(rows)], now)
 
-        return Form(student, optimizer, loss, step)
+        return Form(student, loss, step)
 
-    def _gkd(self, student: Any) -> Form:
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    def gkd(self, student: Any, lay_out: Callable[[list[Sample]], tuple[Any, Any, Any]]) -> Form:
+        """TRL's GKD; `lay_out` gives ids, mask and labels of a batch."""
         from trl.experimental.gkd import GKDTrainer
 
         trainer: Any = SimpleNamespace(
-            teacher_model=self.teacher, beta=0.0, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
+            teacher_model=self.teacher, beta=self.beta, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
         )
 
         def forward(rows: list[Sample]) -> Any:
-            ids, mask, labels = padded([p + a for p, a in rows], [len(p) for p, _ in rows])
-            given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            given = dict(zip(("input_ids", "attention_mask", "labels"), lay_out(rows), strict=True))
             return GKDTrainer.compute_loss(trainer, student, given)
 
         return self._peer(student, forward)
 
-    def _distillation(self, student: Any) -> Form:
+    def distillation(self, student: Any) -> Form:
         from trl import DistillationTrainer
 
         trainer: Any = SimpleNamespace(
             teacher_model=self.teacher,
-            beta=0.0,
+            beta=self.beta,
             temperature=1.0,
             _is_vlm=False,
             model_kwarg_keys=(),  # the bodies are called without `logits_to_keep`, which is for the head
@@ -142,10 +151,9 @@ class Bench:
         trainer._get_last_hidden_state = partial(DistillationTrainer._get_last_hidden_state.__wrapped__, trainer)
 
         def forward(rows: list[Sample]) -> Any:
-            prompt_BP, prompt_mask_BP, _ = padded([p for p, _ in rows], [0] * len(rows), left=True)
-            answer_BC, answer_mask_BC, _ = padded([a for _, a in rows], [0] * len(rows))
-            given = {"prompt_ids": prompt_BP, "prompt_mask": prompt_mask_BP}
-            given |= {"completion_ids": answer_BC, "completion_mask": answer_mask_BC}
+            prompts, answers = apart(rows)
+            given = {"prompt_ids": prompts[0], "prompt_mask": prompts[1]}
+            given |= {"completion_ids": answers[0], "completion_mask": answers[1]}
             return DistillationTrainer._compute_loss(trainer, student, given, None)[0]
 
         return self._peer(student, forward)
@@ -169,33 +177,42 @@ class Bench:
             optimizer.zero_grad()
             float(value), float(norm)  # a Trainer reads them for its log, as limbeck's step does
 
-        return Form(student, optimizer, loss, step)
+        return Form(student, loss, step)
 
-    def parity(self, rows: list[Sample]) -> dict[str, dict[str, float]]:
-        """Relative differences of value and gradients from the first form's, before any step."""
-        import torch
 
-        values, gradients = {}, {}
-        for name, form in self.forms.items():
-            values[name] = float(form.loss(rows))
-            gradients[name] = torch.cat([p.grad.flatten() for p in form.student.parameters()])
-            form.optimizer.zero_grad()
-        ours = gradients[FORMS[0]]
-        return {
-            name: {
-                "value": abs(values[name] / values[FORMS[0]] - 1),
-                "gradient": float((gradients[name] - ours).norm() / ours.norm()),
-            }
-            for name in FORMS[1:]
+def parity(forms: Mapping[str, Form], rows: list[Sample], bound: float) -> dict[str, dict[str, float]]:
+    """Relative differences of value and gradients from the first form's, before any step.
+
+    The script ends where one is above the bound.
+    """
+    import torch
+
+    values, gradients = {}, {}
+    for name, form in forms.items():
+        values[name] = float(form.loss(rows))
+        gradients[name] = torch.cat([p.grad.flatten() for p in form.student.parameters()])
+        form.student.zero_grad()
+    first, *others = forms
+    value, gradient = values[first], gradients[first]
+    found = {
+        name: {
+            "value": abs(values[name] / value - 1),
+            "gradient": float((gradients[name] - gradient).norm() / gradient.norm()),
         }
+        for name in others
+    }
+    if (worst := max(max(each.values()) for each in found.values())) > bound:
+        sys.exit(f"the forms do not compute the same, relative difference {worst:.1e}: {found}")
+    return found
 
-    def size(self) -> dict[str, Any]:
-        """Parameters but for the input embeddings, which are looked up and not multiplied."""
-        told = {}
-        for name, each in (("teacher", self.teacher), ("student", next(iter(self.forms.values())).student)):
-            head = each.get_output_embeddings().weight.numel()
-            told[name] = {"body": sum(p.numel() for p in each.parameters()) - 2 * head, "head": head}
-        return told
+
+def show_comparison(result: Mapping[str, Any], before: str = "") -> None:
+    """The ratios to the peers, and how alike the forms are."""
+    for name, told in result["ratios"].items():
+        wall, processor = told["seconds"], told["processor_seconds"]["median"]
+        print(f"{before}{name}: {wall['median']:.2f}x [{wall['low']:.2f}, {wall['high']:.2f}], CPU {processor:.2f}x")
+    worst = {name: max(found.values()) for name, found in result["parity"].items()}
+    print("largest relative difference before the first step: " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()))
 
 
 def adamw(student: Any) -> Any:
@@ -215,3 +232,10 @@ def padded(rows: Sequence[Sequence[int]], prompts: Sequence[int], *, left: bool 
         ids[i, at], mask[i, at] = torch.tensor(row), 1
         labels[i, at.start + prompt : at.stop] = torch.tensor(row[prompt:])
     return ids, mask, labels
+
+
+def apart(rows: list[Sample]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Ids and mask of the prompts, padded on the left, and of the answers, padded on the right."""
+    prompts = padded([p for p, _ in rows], [0] * len(rows), left=True)
+    answers = padded([a for _, a in rows], [0] * len(rows))
+    return prompts[:2], answers[:2]

@@ -24,6 +24,7 @@ round by round, in another order each time. Peak memory is that of the longest b
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import statistics
@@ -31,12 +32,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from b00_step_memory import MIB, highest, machine, resident
-from b04_forms import FORMS, Bench, Sample
+import _bench
+import b04_forms
+from b04_forms import Form, Makers, Sample, model, padded, show_comparison
 
+FORMS = ("limbeck", "trl gkd", "trl distillation")
 BATCHINGS = ("random", "grouped")
 
 
@@ -51,9 +54,7 @@ def main() -> None:
     draws = samples(options)
     batches = {how: cut(draws, options.batch_size, grouped=how == "grouped") for how in BATCHINGS}
     bench = Bench(options)
-    parity = bench.parity(batches["random"][0])
-    if (worst := max(max(found.values()) for found in parity.values())) > options.tolerance:
-        sys.exit(f"the forms do not compute the same, relative difference {worst:.1e}: {parity}")
+    parity = b04_forms.parity(bench.forms, batches["random"][0], options.tolerance)
     result = {
         "benchmark": "B4: one optimizer step of KL(teacher || student), ragged lengths",
         "settings": {k: v for k, v in vars(options).items() if k not in ("results", "peak_of")},
@@ -62,31 +63,19 @@ def main() -> None:
         "parity": parity,
         "forms": timed(bench, batches, options.rounds),
         "peak_mib": {form: spawn(form) for form in FORMS},
-        "machine": {**machine(), "trl": trl_version()},
+        "machine": _bench.machine("trl"),
     }
     result["ratios"] = ratios(result["forms"])
     show(result)
     if not options.quick:
-        options.results.mkdir(parents=True, exist_ok=True)
-        path = (
-            options.results
-            / f"{time.strftime('%Y-%m-%d')}-b04-step{'' if options.precision == 'fp32' else '-bf16'}.json"
-        )
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+        _bench.write(options.results, "b04-step" if options.precision == "fp32" else "b04-step-bf16", result)
 
 
 def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny models and two rounds; writes nothing")
+    parser = b04_forms.parser(__doc__)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=6, help="in a round")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--vocab-size", type=int, default=32_000)
     parser.add_argument("--longest", type=int, default=512, help="tokens of a sample")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
     parser.add_argument("--peak-of", choices=FORMS, help="measure one form's memory (used by the script itself)")
     options = parser.parse_args(command)
     if options.quick:
@@ -94,6 +83,38 @@ def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
         options.vocab_size, options.longest = 500, 64
     options.tolerance = 1e-4 if options.precision == "fp32" else 5e-2
     return options
+
+
+class Bench:
+    """Teacher, and the forms with equal students."""
+
+    def __init__(self, options: argparse.Namespace, only: str | None = None):
+        import torch
+
+        self.teacher = model(options, 8, 512).eval().requires_grad_(False)
+        if options.precision == "bf16":  # as it is stored; each form keeps it so
+            self.teacher.to(torch.bfloat16)
+        makers = Makers(self.teacher, "kl", 0.0, options.precision)
+        makes = (makers.limbeck, partial(makers.gkd, lay_out=together), makers.distillation)
+        start = model(options, 4, 256)
+        self.forms: dict[str, Form] = {
+            name: make(copy.deepcopy(start).train())
+            for name, make in zip(FORMS, makes, strict=True)
+            if only in (None, name)
+        }
+
+    def size(self) -> dict[str, Any]:
+        """Parameters but for the input embeddings, which are looked up and not multiplied."""
+        told = {}
+        for name, each in (("teacher", self.teacher), ("student", next(iter(self.forms.values())).student)):
+            head = each.get_output_embeddings().weight.numel()
+            told[name] = {"body": sum(p.numel() for p in each.parameters()) - 2 * head, "head": head}
+        return told
+
+
+def together(rows: list[Sample]) -> tuple[Any, Any, Any]:
+    """Ids, mask and labels of prompts with their answers behind them."""
+    return padded([p + a for p, a in rows], [len(p) for p, _ in rows])
 
 
 def samples(options: argparse.Namespace) -> list[Sample]:
@@ -130,14 +151,12 @@ def timed(bench: Bench, batches: dict[str, list[list[Sample]]], rounds: int) -> 
         bench.forms[form].step(batches["random"][-1])
     wall: dict[Any, list[float]] = {pair: [] for pair in pairs}
     processor: dict[Any, list[float]] = {pair: [] for pair in pairs}
-    for i in range(rounds):
-        for form, how in pairs[i % len(pairs) :] + pairs[: i % len(pairs)]:
-            began, before = time.perf_counter(), time.process_time()
-            for rows in batches[how]:
-                bench.forms[form].step(rows)
-            wall[form, how].append(time.perf_counter() - began)
-            processor[form, how].append(time.process_time() - before)
-        print(f"round {i + 1} of {rounds}", file=sys.stderr)
+    for form, how in _bench.turns(pairs, rounds):
+        began, before = time.perf_counter(), time.process_time()
+        for rows in batches[how]:
+            bench.forms[form].step(rows)
+        wall[form, how].append(time.perf_counter() - began)
+        processor[form, how].append(time.process_time() - before)
     tokens = sum(len(p) + len(a) for rows in batches["random"] for p, a in rows)
     answers = sum(len(a) for rows in batches["random"] for _, a in rows)
     size = bench.size()
@@ -172,8 +191,7 @@ def ratios(forms: list[dict[str, Any]]) -> dict[str, Any]:
             told = {}
             for clock in ("seconds", "processor_seconds"):
                 pairs = zip(by[peer, theirs][clock], by[FORMS[0], ours][clock], strict=True)
-                each = [slow / quick for slow, quick in pairs]
-                told[clock] = {"median": statistics.median(each), "low": min(each), "high": max(each)}
+                told[clock] = _bench.spread([slow / quick for slow, quick in pairs])
             found[f"{peer}, {case}"] = told
     return found
 
@@ -183,21 +201,15 @@ def peak(options: argparse.Namespace) -> float:
     rows = cut(samples(options), options.batch_size, grouped=True)
     form = Bench(options, only=options.peak_of).forms[options.peak_of]
     form.step([([1, 2], [3, 4])])  # the optimizer's state is not the step's
-    before = resident()
+    before = _bench.resident()
     form.step(rows[0])
-    return round((highest() - before) / MIB, 1)
+    return round((_bench.highest() - before) / _bench.MIB, 1)
 
 
 def spawn(form: str) -> float:
     command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", form]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return float(done.stdout.splitlines()[-1])
-
-
-def trl_version() -> str:
-    from importlib.metadata import version
-
-    return version("trl")
 
 
 def show(result: dict[str, Any]) -> None:
@@ -210,13 +222,7 @@ def show(result: dict[str, Any]) -> None:
         line = f"{each['form']:<20}{each['batches']:<10}{each['tokens_per_second']:>10,.0f}"
         line += f"{each['tokens_per_processor_second']:>11,.0f}{each['useful_gflop_per_second']:>9.1f}{spread:>7.2f}x"
         print(line + f"{result['peak_mib'][each['form']]:>10,.0f}")
-    for name, told in result["ratios"].items():
-        wall, processor = told["seconds"], told["processor_seconds"]["median"]
-        print(
-            f"limbeck over {name}: {wall['median']:.2f}x [{wall['low']:.2f}, {wall['high']:.2f}], CPU {processor:.2f}x"
-        )
-    worst = {name: max(found.values()) for name, found in result["parity"].items()}
-    print("largest relative difference before the first step: " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()))
+    show_comparison(result, "limbeck over ")
 
 
 if __name__ == "__main__":

@@ -21,17 +21,14 @@ times 4096; no packer can do better than `best`, and none cuts a text. Forms tak
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from b00_step_memory import machine
-from b04_step import trl_version
+import _bench
 
 CAPACITY = 4096
 DRAWS: dict[str, Callable[[np.random.Generator, int], Any]] = {
@@ -51,23 +48,19 @@ def main() -> None:
         "benchmark": "B6: packing ragged lengths into rows",
         "settings": {"texts": options.texts, "capacity": CAPACITY, "rounds": options.rounds},
         "lengths": found,
-        "machine": {**machine(), "trl": trl_version()},
+        "machine": _bench.machine("trl"),
     }
     show(result)
     if not options.quick:
-        options.results.mkdir(parents=True, exist_ok=True)
-        path = options.results / f"{time.strftime('%Y-%m-%d')}-b06-packing.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+        _bench.write(options.results, "b06-packing", result)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _bench.parser(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--lengths", nargs="+", choices=DRAWS, default=list(DRAWS))
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     if options.quick:
         options.texts, options.rounds = 20_000, 1

@@ -23,22 +23,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from b00_step_memory import machine
-from b04_forms import PAD, Sample, adamw, model, padded
-from b04_step import trl_version
+import _bench
+import b04_forms
+from b04_forms import PAD, Makers, Sample, apart, model, padded, show_comparison
 
 FORMS = ("limbeck", "limbeck refresh 4", "trl gkd", "trl distillation")
 ANSWERS = ("full", "ragged")
@@ -51,37 +46,27 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     bench = Bench(options)
-    parity = bench.parity()
-    if (worst := max(max(found.values()) for found in parity.values())) > 1e-4:
-        sys.exit(f"the forms do not compute the same, relative difference {worst:.1e}: {parity}")
+    rows = bench.forms[FORMS[0]].write(bench.prompts[: options.batch_size], bench.ends["ragged"])
+    parity = b04_forms.parity(bench.forms, rows, 1e-4)
     result = {
         "benchmark": "B7: one optimizer step of KL(student || teacher) on the student's own answers",
         "settings": {k: v for k, v in vars(options).items() if k != "results"},
         "prompt_tokens": sum(map(len, bench.prompts)),
         "parity": parity,
         "forms": bench.timed(),
-        "machine": {**machine(), "trl": trl_version()},
+        "machine": _bench.machine("trl"),
     }
     result["ratios"] = ratios(result["forms"])
     show(result)
     if not options.quick:
-        options.results.mkdir(parents=True, exist_ok=True)
-        path = options.results / f"{time.strftime('%Y-%m-%d')}-b07-on-policy.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {path}")
+        _bench.write(options.results, "b07-on-policy", result)
 
 
 def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny models and two rounds; writes nothing")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = b04_forms.parser(__doc__)
     parser.add_argument("--batches", type=int, default=AHEAD, help=f"steps in a round, a multiple of {AHEAD}")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--vocab-size", type=int, default=32_000)
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the longest prompt; the shortest has 1/8")
     parser.add_argument("--new", type=int, default=128, help="the most new tokens")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON")
     options = parser.parse_args(command)
     if options.quick:
         options.rounds, options.batch_size, options.vocab_size, options.prompt, options.new = 2, 4, 500, 32, 16
@@ -92,20 +77,14 @@ def arguments(command: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 @dataclass
-class Form:
-    """A way to make a step.
+class Form(b04_forms.Form):
+    """A way to write answers and to make a step on them.
 
     Attributes:
-        student: its own copy.
-        loss: of rows, with gradients left in the student.
-        learn: the same, then clip and step.
         write: draws answers to prompts; tokens that end an answer come second.
         ahead: steps whose answers are written at once.
     """
 
-    student: Any
-    loss: Callable[[list[Sample]], Any]
-    learn: Callable[[list[Sample]], Any]
     write: Callable[[list[list[int]], list[int]], list[Sample]]
     ahead: int = 1
 
@@ -124,12 +103,8 @@ class Bench:
     """Teacher, prompts, and the forms with equal students."""
 
     def __init__(self, options: argparse.Namespace):
-        from limbeck.core.recipe import Training
-        from limbeck.training.engine import make_accelerator
-
         self.options = options
-        self.accelerator = make_accelerator(Training(), Path("logs"))
-        self.teacher = model(options, 8, 512).eval().requires_grad_(False)
+        self.makers = Makers(model(options, 8, 512).eval().requires_grad_(False), "reverse_kl", 1.0)
         draw = random.Random(0)
         token = partial(draw.randrange, 1, options.vocab_size)
         lengths = [
@@ -144,34 +119,9 @@ class Bench:
     def _limbeck(self, student: Any, ahead: int = 1) -> Form:
         import numpy as np
 
-        from limbeck.core.parts import build
-        from limbeck.core.types import Batch, Needs
         from limbeck.tasks._decode import Drawing, sample
-        from limbeck.teachers.local import LocalTeacher
-        from limbeck.training.distiller import Distiller
-        from limbeck.training.step import Now, optimizer_step
 
-        distiller = Distiller(student, [build("objective", {"type": "reverse_kl", "temperature": 1})])
-        wrapped = self.accelerator.prepare(distiller)
-        optimizer, teacher, chance = adamw(student), LocalTeacher(self.teacher), np.random.default_rng(0)
-
-        def batch(rows: list[Sample]) -> Batch:
-            rows = sorted(rows, key=lambda row: -sum(map(len, row)))
-            ids, mask, labels = padded([p + a for p, a in rows], [len(p) for p, _ in rows])
-            after = labels.roll(-1, dims=1)  # labels[p] answers output p
-            after[:, -1] = -100
-            return Batch(tuple(map(str, range(len(rows)))), {"input_ids": ids, "attention_mask": mask}, after)
-
-        def loss(rows: list[Sample]) -> Any:
-            given = batch(rows)
-            total, _ = wrapped(given, teacher.signal(given, Needs(dist=True)), [1.0])
-            total = total / (given.labels != -100).sum()
-            total.backward()
-            return total.detach()
-
-        def learn(rows: list[Sample]) -> None:
-            now = Now([1.0], 0.0, 1.0)
-            optimizer_step(self.accelerator, wrapped, distiller, teacher, optimizer, [batch(rows)], now)
+        form, chance = self.makers.limbeck(student), np.random.default_rng(0)
 
         def write(prompts: list[list[int]], ends: list[int]) -> list[Sample]:
             student.eval()
@@ -179,26 +129,11 @@ class Bench:
             student.train()
             return list(zip(prompts, answers, strict=True))
 
-        return Form(student, loss, learn, write, ahead)
+        loss, step = (partial(longest_first, do) for do in (form.loss, form.step))
+        return Form(student, loss, step, write, ahead)
 
     def _gkd(self, student: Any) -> Form:
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         from trl.experimental.gkd import GKDTrainer
-
-        trainer: Any = SimpleNamespace(
-            teacher_model=self.teacher, beta=1.0, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
-        )
-
-        def forward(rows: list[Sample]) -> Any:
-            """Its own texts as they come: prompts padded on the left, answers on the right."""
-            import torch
-
-            prompts, answers = apart(rows)
-            ids, mask = (torch.cat(pair, 1) for pair in zip(prompts, answers, strict=True))
-            labels = ids.masked_fill(mask == 0, -100)
-            labels[:, : prompts[0].shape[1]] = -100
-            given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-            return GKDTrainer.compute_loss(trainer, student, given)
 
         def write(prompts: list[list[int]], ends: list[int]) -> list[Sample]:
             ids, mask, _ = padded(prompts, [0] * len(prompts), left=True)
@@ -207,28 +142,10 @@ class Bench:
             new, kept = tokens[:, ids.shape[1] :], seen[:, ids.shape[1] :].bool()
             return [(p, row[k].tolist()) for p, row, k in zip(prompts, new, kept, strict=True)]
 
-        return self._peer(student, forward, write)
+        return self._peer(self.makers.gkd(student, as_they_come), write)
 
     def _distillation(self, student: Any) -> Form:
         import torch
-        from trl import DistillationTrainer
-
-        trainer: Any = SimpleNamespace(
-            teacher_model=self.teacher,
-            beta=1.0,
-            temperature=1.0,
-            _is_vlm=False,
-            model_kwarg_keys=(),  # the bodies are called without `logits_to_keep`, which is for the head
-            accelerator=SimpleNamespace(unwrap_model=lambda model: model),
-            _forward_redirection=lambda wrapper, model, method, *args, **more: method(*args, **more),
-        )
-        trainer._get_last_hidden_state = partial(DistillationTrainer._get_last_hidden_state.__wrapped__, trainer)
-
-        def forward(rows: list[Sample]) -> Any:
-            prompts, answers = apart(rows)
-            given = {"prompt_ids": prompts[0], "prompt_mask": prompts[1]}
-            given |= {"completion_ids": answers[0], "completion_mask": answers[1]}
-            return DistillationTrainer._compute_loss(trainer, student, given, None)[0]
 
         def write(prompts: list[list[int]], ends: list[int]) -> list[Sample]:
             """What `_generate_single_turn` does without vLLM."""
@@ -241,7 +158,7 @@ class Bench:
                 answers.append(row[: stop + 1])
             return list(zip(prompts, answers, strict=True))
 
-        return self._peer(student, forward, write)
+        return self._peer(self.makers.distillation(student), write)
 
     def _plan(self, ends: list[int]) -> Any:
         from transformers import GenerationConfig
@@ -258,45 +175,9 @@ class Bench:
             disable_compile=True,
         )
 
-    def _peer(self, student: Any, forward: Callable[[list[Sample]], Any], write: Any) -> Form:
-        """What a Trainer does with a loss."""
-        import torch
-
-        optimizer = adamw(student)
-        student.generation_config.eos_token_id = None
-
-        def loss(rows: list[Sample]) -> Any:
-            value = forward(rows)
-            value.backward()
-            return value.detach()
-
-        def learn(rows: list[Sample]) -> None:
-            value = loss(rows)
-            norm = torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            float(value), float(norm)  # a Trainer reads them for its log, as limbeck's step does
-
-        return Form(student, loss, learn, write)
-
-    def parity(self) -> dict[str, dict[str, float]]:
-        """Relative differences of value and gradients from the first form's, on the same texts, before any step."""
-        import torch
-
-        rows = self.forms[FORMS[0]].write(self.prompts[: self.options.batch_size], self.ends["ragged"])
-        values, gradients = {}, {}
-        for name, form in self.forms.items():
-            values[name] = float(form.loss(rows))
-            gradients[name] = torch.cat([p.grad.flatten() for p in form.student.parameters()])
-            form.student.zero_grad()
-        ours = gradients[FORMS[0]]
-        return {
-            name: {
-                "value": abs(values[name] / values[FORMS[0]] - 1),
-                "gradient": float((gradients[name] - ours).norm() / ours.norm()),
-            }
-            for name in FORMS[1:]
-        }
+    def _peer(self, form: b04_forms.Form, write: Any) -> Form:
+        form.student.generation_config.eos_token_id = None
+        return Form(form.student, form.loss, form.step, write)
 
     def timed(self) -> list[dict[str, Any]]:
         """Times and tokens of every form and kind of answers, round by round."""
@@ -304,10 +185,8 @@ class Bench:
         for form in FORMS:  # what is made on first use is not the step's
             self._round(form, "ragged", Times(), only=self.forms[form].ahead)
         found = {pair: Times() for pair in pairs}
-        for i in range(self.options.rounds):
-            for pair in pairs[i % len(pairs) :] + pairs[: i % len(pairs)]:
-                self._round(*pair, found[pair])
-            print(f"round {i + 1} of {self.options.rounds}", file=sys.stderr)
+        for pair in _bench.turns(pairs, self.options.rounds):
+            self._round(*pair, found[pair])
         return [{"form": form, "answers": kind, **vars(found[form, kind])} for form, kind in pairs]
 
     def _round(self, name: str, kind: str, times: Times, only: int | None = None) -> None:
@@ -319,18 +198,27 @@ class Bench:
             writing += time.perf_counter() - started
             tokens += sum(len(answer) for _, answer in rows)
             for at in range(0, len(rows), size):
-                form.learn(rows[at : at + size])
+                form.step(rows[at : at + size])
         times.seconds.append(time.perf_counter() - began)
         times.processor_seconds.append(time.process_time() - before)
         times.writing_seconds.append(writing)
         times.tokens.append(tokens)
 
 
-def apart(rows: list[Sample]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Ids and mask of the prompts, padded on the left, and of the answers, padded on the right."""
-    prompts = padded([p for p, _ in rows], [0] * len(rows), left=True)
-    answers = padded([a for _, a in rows], [0] * len(rows))
-    return prompts[:2], answers[:2]
+def longest_first(do: Callable[[list[Sample]], Any], rows: list[Sample]) -> Any:
+    """As limbeck's batches are."""
+    return do(sorted(rows, key=lambda row: -sum(map(len, row))))
+
+
+def as_they_come(rows: list[Sample]) -> tuple[Any, Any, Any]:
+    """Ids, mask and labels of GKD's own texts: prompts padded on the left, answers on the right."""
+    import torch
+
+    prompts, answers = apart(rows)
+    ids, mask = (torch.cat(pair, 1) for pair in zip(prompts, answers, strict=True))
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, : prompts[0].shape[1]] = -100
+    return ids, mask, labels
 
 
 def ratios(forms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -343,8 +231,7 @@ def ratios(forms: list[dict[str, Any]]) -> dict[str, Any]:
                 told = {}
                 for clock in ("seconds", "processor_seconds"):
                     mine, theirs = speeds(by[ours, kind], clock), speeds(by[peer, kind], clock)
-                    each = [quick / slow for quick, slow in zip(mine, theirs, strict=True)]
-                    told[clock] = {"median": statistics.median(each), "low": min(each), "high": max(each)}
+                    told[clock] = _bench.spread([quick / slow for quick, slow in zip(mine, theirs, strict=True)])
                 found[f"{ours} over {peer}, {kind}"] = told
     return found
 
@@ -363,11 +250,7 @@ def show(result: dict[str, Any]) -> None:
         line += f"{statistics.median(speeds(each, 'processor_seconds')):>11,.1f}"
         line += f"{sum(each['writing_seconds']) / sum(each['seconds']):>9.0%}{sum(each['tokens']) / rows:>13.1f}"
         print(line)
-    for name, told in result["ratios"].items():
-        wall, processor = told["seconds"], told["processor_seconds"]["median"]
-        print(f"{name}: {wall['median']:.2f}x [{wall['low']:.2f}, {wall['high']:.2f}], CPU {processor:.2f}x")
-    worst = {name: max(found.values()) for name, found in result["parity"].items()}
-    print("largest relative difference before the first step: " + ", ".join(f"{k} {v:.1e}" for k, v in worst.items()))
+    show_comparison(result)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ The forms and inputs are those of `b01_dense_kd.py`.
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _bench
 import _kd
 import b01_dense_kd as dense
 
@@ -26,13 +25,12 @@ import b01_dense_kd as dense
 def main() -> None:
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _bench.parser(__doc__)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--hidden-size", type=int, default=4096)
     parser.add_argument("--vocab-size", type=int, default=151_936)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--chunk-mib", type=int, nargs="+", default=[84, 168, 336, 672], help="limbeck's, each a form")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("B11 needs a CUDA device and there is none: nothing was measured")
@@ -41,19 +39,16 @@ def main() -> None:
     for name in ("hidden", "weight"):
         made[name].requires_grad_()
     forms: dict[str, _kd.Form] = {"products": dense.products}
-    forms |= {f"limbeck, {m} MiB": partial(dense.limbeck, chunk_bytes=m * _kd.MIB) for m in options.chunk_mib}
+    forms |= {f"limbeck, {m} MiB": partial(dense.limbeck, chunk_bytes=m * _bench.MIB) for m in options.chunk_mib}
     forms |= {"checkpointed": dense.checkpointed, "naive": dense.naive}
     forms |= {"liger": dense.liger} if dense.installed("liger") else {}
     told = measure(forms, made, options.rounds)
     for form, each in told.items():
         print(f"{form:<20}{each.get('milliseconds', float('nan')):>10.1f} ms{each.get('transient_gib', 0):>8.2f} GiB")
-    options.results.mkdir(parents=True, exist_ok=True)
-    machine = {**_kd.machine(), "device": torch.cuda.get_device_name()}
+    machine = {**_bench.machine(), "load_at_the_start": os.getloadavg(), "device": torch.cuda.get_device_name()}
     sizes = {k: v for k, v in vars(options).items() if k != "results"}
     result = {"benchmark": "dense KD on a GPU", "settings": sizes, "machine": machine, "forms": told}
-    path = options.results / f"{time.strftime('%Y-%m-%d')}-b11-gpu-kd.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    _bench.write(options.results, "b11-gpu-kd", result)
 
 
 def measure(forms: dict[str, _kd.Form], made: _kd.Inputs, rounds: int) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from b00_step_memory import MIB, highest, machine, resident
+from _bench import MIB, highest, machine, resident
 
 SIZES = {"hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 2, "num_attention_heads": 2}
 VOCABULARY = 4096

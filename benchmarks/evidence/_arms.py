@@ -114,9 +114,9 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]], teacher: float, ag
     return "\n".join(lines)
 
 
-def write(name: str, facts: Mapping[str, Any]) -> Path:
+def write(name: str, facts: Mapping[str, Any], folder: Path = ROOT / "benchmarks" / "results") -> Path:
     """The dated result of a script, with machine and versions."""
-    path = ROOT / "benchmarks" / "results" / f"{date.today().isoformat()}-{name}.json"
+    path = folder / f"{date.today().isoformat()}-{name}.json"
     machine = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) used",
         "versions": {

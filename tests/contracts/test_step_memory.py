@@ -67,7 +67,7 @@ CASES = [pytest.param([t], None, id=t.type()) for t in TERMS] + [
 def test_no_tensor_is_larger_than_a_chunk(
     terms: list[Any], shared: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sweep.BLOCK, "cpu", 4 * V)  # as at a real vocabulary, where a block is less than a chunk
+    monkeypatch.setattr(sweep, "BLOCK", 4 * V)  # as at a real vocabulary, where a block is less than a chunk
     largest = step(terms, shared=shared, dtype=dtype).largest()
     both = CHUNK if any(term.asks_teacher for term in terms) else 2 * CHUNK
     assert both / 4 < largest <= max(CHUNK, 4 * V * D, 4 * N * D)

@@ -94,11 +94,30 @@ def test_teachers_that_cannot_be(teacher: Any, said: str) -> None:
         ({"generate": {"filters": ["kl"]}}, "this names no filter"),
         ({"generate": {"sampling": {"top_k": 5}}}, "generate.0.sampling.top_k: unknown key"),
         ({"generate": {"synthesize": {"by": "class", "count": 3}, "samples": 2}}, "`samples`: texts of a class"),
+        ({"generate": {"samples": 2, "sampling": {"temperature": 0}}}, "all 2 `samples` of a prompt"),
+        ({"generate": {"samples": 2, "sampling": {"extra": {"top_k": 1}}}}, "the sampling is greedy"),
+        ({"generate": {"samples": 2, "sampling": {"extra": {"temperature": 0}}}}, "raise `sampling.temperature`"),
+        ({"generate": {"sampling": {"extra": {"n": 4}}}}, "cannot be set as extra ones: n"),
+        ({"generate": {"sampling": {"extra": {"max_completion_tokens": "many"}}}}, "no number of tokens: 'many'"),
+        ({"teacher": {"endpoint": {**ENDPOINT, "extra": {"stream": True}}}}, "cannot be set as extra ones: stream"),
+        ({"generate": {"max_failed": 1.5}}, "generate.0.max_failed"),
         ({"generate": {"writer": {"config": {"model_type": "qwen3"}}}}, "a new model can write nothing"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense(fields: dict[str, Any], said: str) -> None:
     assert said in refusal({**asking(), **fields})
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"sampling": {"temperature": 0}},
+        {"samples": 2, "sampling": {"temperature": 0, "extra": {"temperature": None}}},
+        {"samples": 2, "sampling": {"temperature": 0, "extra": {"temperature": 0.5}}},
+    ],
+)
+def test_one_greedy_answer_and_many_drawn_ones_are_fine(stage: dict[str, Any]) -> None:
+    assert load_recipe(asking(generate=stage)).generate[0].samples in (1, 2)
 
 
 def test_a_key_in_a_recipe_is_in_no_traceback() -> None:

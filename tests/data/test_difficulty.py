@@ -6,7 +6,7 @@ import pytest
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.types import Sample
-from limbeck.data.difficulty import difficulty, ranks, steps_in
+from limbeck.data.difficulty import asks_student, difficulty, ranks, steps_in
 
 
 def sample(answer: str, **meta: object) -> Sample:
@@ -39,6 +39,18 @@ def test_length_is_given_or_counted_in_characters() -> None:
     rows = [sample("a"), sample("aaa"), sample("aa")]
     assert difficulty(rows, {"length": 1}).tolist() == [0, 1, 0.5]
     assert difficulty(rows, {"length": 1}, [9, 1, 5]).tolist() == [1, 0, 0.5]
+
+
+def test_the_students_loss_is_given_unless_the_rows_say() -> None:
+    rows = [sample("a"), sample("aaa"), sample("aa")]
+    assert asks_student(rows, {"student_loss": 1, "length": 1})
+    assert not asks_student(rows, {"length": 1})
+    assert difficulty(rows, {"student_loss": 1}, losses=[0.5, 0.1, 2]).tolist() == [0.5, 0, 1]
+    said = [sample(str(i), student_loss=i) for i in range(3)]
+    assert not asks_student(said, {"student_loss": 1})
+    assert difficulty(said, {"student_loss": 1}, losses=[0.5, 0.1, 2]).tolist() == [0, 0.5, 1]
+    with pytest.raises(RecipeError, match="no `student_loss`"):  # where there is no student
+        difficulty(rows, {"student_loss": 1})
 
 
 def test_a_mix_is_of_ranks_and_does_not_hang_on_scales() -> None:

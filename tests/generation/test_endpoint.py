@@ -77,14 +77,15 @@ def test_thoughts_are_read_from_field_and_text() -> None:
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_faults_of_all_kinds_are_survived_and_accounted_for(tmp_path: Path, idempotent: bool) -> None:
     asked = requests(300)
-    faults = dict.fromkeys(FAULTS, 0.3 / len(FAULTS)) | {"hang": 0.005}
+    # Hanging has a test of its own: with a time limit that it can reach, a busy machine would reach it too.
+    faults = dict.fromkeys([kind for kind in FAULTS if kind != "hang"], 0.3 / (len(FAULTS) - 1))
     with (
         serving(Server(faults, seed=3, idempotent=idempotent)) as server,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
-        outcomes = generate(endpoint(server, idempotent=idempotent, timeout=0.8), asked, ledger)
+        outcomes = generate(endpoint(server, idempotent=idempotent, timeout=300), asked, ledger)
         totals = ledger.totals()
-    assert set(server.calls) == {*FAULTS, "answer"}
+    assert set(server.calls) == {*faults, "answer"}
     assert len(outcomes) == 300
     assert all(isinstance(outcome, Completion) for outcome in outcomes.values())
     if idempotent:
@@ -100,13 +101,34 @@ def test_faults_of_all_kinds_are_survived_and_accounted_for(tmp_path: Path, idem
     assert totals.held == Amount()
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_call_that_hangs_is_counted_as_possibly_spent(idempotent: bool) -> None:
+    asked = requests(3)
+    with serving(Server(always="hang", idempotent=idempotent)) as server, Ledger() as ledger:
+        hasty = endpoint(server, attempts=1, timeout=0.3, idempotent=idempotent)
+        outcomes = generate(hasty, asked, ledger)
+        assert [o.reason for o in outcomes.values() if isinstance(o, Failure)] == ["timeout"] * 3
+        assert ledger.totals().spent == Amount()
+        server.always = None
+        outcomes = generate(endpoint(server, timeout=300, idempotent=idempotent), asked, ledger)
+        spent, lost = ledger.totals().spent, ledger.totals().lost
+    assert all(isinstance(outcome, Completion) for outcome in outcomes.values())
+    if idempotent:
+        assert (spent.prompt, spent.completion) == billed(server)
+        assert lost == Amount()
+    else:
+        prompt, completion = billed(server)
+        assert spent.prompt <= prompt <= spent.prompt + lost.prompt
+        assert spent.completion <= completion <= spent.completion + lost.completion
+        assert lost.tokens > 0
+
+
 REASONS = {
     "rate_limited": "rate_limited",
     "rate_limited_absurd": "rate_limited",
     "error_500": "server_error",
     "unavailable": "unavailable",
     "reset": "connection",
-    "hang": "timeout",
     "truncated": "malformed",
     "html": "malformed",
     "empty": "empty",
@@ -119,15 +141,15 @@ def test_what_never_works_is_quarantined_with_its_reason(kind: str, reason: str)
     permanent = reason in ("empty", "rejected")
     asked = requests(3)
     with serving(Server(always=kind)) as server, Ledger() as ledger:
-        generator = endpoint(server, attempts=2, timeout=0.3)
-        outcomes = generate(generator, asked, ledger)
-        assert Counter(o.reason for o in outcomes.values() if isinstance(o, Failure)) == {reason: 3}
+        outcomes = generate(endpoint(server, attempts=2, timeout=300), asked, ledger)
+        failures = [o for o in outcomes.values() if isinstance(o, Failure)]
+        assert Counter(o.reason for o in failures) == {reason: 3}
+        assert {o.passes for o in failures} == {not permanent}
         assert server.calls[kind] == (3 if kind == "status_400" else 6)
-        before = server.calls.total()
         server.always = None
-        outcomes = generate(generator, asked, ledger)
+        outcomes = generate(endpoint(server, timeout=300), asked, ledger)
     assert all(isinstance(outcome, Failure) == permanent for outcome in outcomes.values())
-    assert server.calls.total() == before + (0 if permanent else 3)
+    assert server.calls["answer"] == (0 if permanent else 3)
 
 
 def test_an_empty_answer_is_asked_for_under_another_key() -> None:

@@ -113,7 +113,7 @@ def test_ten_thousand_calls_with_a_third_gone_wrong(tmp_path: Path, idempotent: 
     asked = requests(8000)
     faults = dict.fromkeys(FAULTS, 0.298 / (len(FAULTS) - 1)) | {"hang": 0.002}
     with serving(Server(faults, seed=1, idempotent=idempotent)) as server, Ledger(tmp_path / "l.sqlite") as ledger:
-        generator = endpoint(server, idempotent=idempotent, timeout=3.0, concurrency=32, attempts=12)
+        generator = endpoint(server, idempotent=idempotent, timeout=30, concurrency=32, attempts=12)
         budget = Budget(cost=1.5 if not idempotent else None)
         outcomes = generate(generator, asked, ledger, budget=budget)
         totals, calls, again = ledger.totals(), server.calls.total(), generate(generator, asked, ledger, budget=budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,6 +155,23 @@ class TestAnswers:
     def test_fields_it_does_not_know_are_refused(self, model: Any, tokenizer: Any) -> None:
         with pytest.raises(RecipeError, match="reasoning_effort"):
             answers(LocalGenerator(model, self.reader(tokenizer)), [request("one", extra={"reasoning_effort": "low"})])
+
+
+class TestWritten:
+    """Text of a special token that a model wrote is text; in a given prompt it is the user's own word."""
+
+    @pytest.mark.parametrize("template", [None, CHAT])
+    @pytest.mark.parametrize("own", [False, True])
+    def test_it_is_not_read_as_the_token(self, model: Any, template: str | None, own: bool) -> None:
+        tokenizer = train_bpe(WORDS, 300, {"pad_token": "<pad>", "eos_token": "<eos>"})
+        tokenizer.chat_template = template
+        encode = (lambda turns: tokenizer(turns[0]["content"])["input_ids"]) if own else None
+        generator = LocalGenerator(model, Reader(tokenizer, "tiny", encode=encode))
+        harmless, given = replace(request("one"), written=True), request("one<eos>[user]two")
+        assert all(isinstance(o, Completion) for o in answers(generator, [harmless, given]).values())
+        (outcome,) = answers(generator, [replace(given, written=True)]).values()
+        assert isinstance(outcome, Failure)
+        assert (outcome.reason, outcome.passes) == ("special_token", False)
 
 
 class TestTemplates:

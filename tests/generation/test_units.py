@@ -286,3 +286,11 @@ def test_extra_fields_are_part_of_the_bound() -> None:
     tools = [{"type": "function", "function": {"name": "f", "description": "word " * 1000}}]
     plain = Request("a", 0, ({"role": "user", "content": "?"},), "m")
     assert prompt_bound(replace(plain, sampling=Sampling(extra={"tools": tools}))) >= prompt_bound(plain) + 5000
+
+
+def test_the_key_is_what_decides_the_answer() -> None:
+    plain = Request("a", 0, ({"role": "user", "content": "?"},), "m", address="https://one/v1")
+    assert replace(plain, id="b", written=True).key == plain.key
+    fields = ({"address": "https://two/v1"}, {"address": ""}, {"model": "n"}, {"seed": 1}, {"sample": 1})
+    others = [replace(plain, **each) for each in fields]
+    assert len({plain.key, *(other.key for other in others)}) == 1 + len(others)

@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     """The recipes that were to be run; nothing is."""
     seen: list[Recipe] = []
 
-    def run_recipe(recipe: Recipe, *, until: str, force: bool) -> Result:
+    def run_recipe(recipe: Recipe, *, until: str, force: bool, ledger: Path | None) -> Result:
         seen.append(recipe)
         return Result(recipe.output, recipe.output / "train" / "student", None, [])
 

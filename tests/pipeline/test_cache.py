@@ -131,6 +131,40 @@ def test_a_recording_of_another_teacher_is_refused(tmp_path: Path, teacher: str)
             cached_teacher(job, prepared, recorded, processor)
 
 
+def test_all_that_changes_the_teacher_changes_its_identity(tmp_path: Path) -> None:
+    """Not its weights alone; what changes nothing of what it says does not count."""
+    from limbeck.pipeline.cache import _teacher_digest
+
+    job = _job.RunJob(load_recipe(language(tmp_path / "run", cache={})))
+    found = artifacts.load(run(language(tmp_path / "run", cache={}), "prepare") / "prepare")
+    moved = artifacts.Artifact(tmp_path / "moved", found.manifest)
+    shutil.copytree(found.path, moved.path)
+    first, path = _teacher_digest(job, found), moved.path / "teacher" / "config.json"
+    whole = json.loads(path.read_text())
+    assert _teacher_digest(job, moved) == first
+    path.write_text(json.dumps({**whole, "transformers_version": "0.0", "_name_or_path": "elsewhere"}))
+    assert _teacher_digest(job, moved) == first
+    for name, value in (("rope_parameters", {"rope_theta": 5.0}), ("rms_norm_eps", 1e-2), ("num_labels", 3)):
+        path.write_text(json.dumps({**whole, name: value}))
+        assert _teacher_digest(job, moved) != first, name
+    for name in ("model.safetensors", "adapter_config.json", "modeling_own.py"):
+        files = {**found.manifest["files"], f"teacher/{name}": {"bytes": 1, "sha256": "other"}}
+        assert _teacher_digest(job, artifacts.Artifact(found.path, {**found.manifest, "files": files})) != first, name
+    spec = {**language(tmp_path / "run", cache={})["teacher"], "dtype": "bfloat16"}
+    other = _job.RunJob(load_recipe(language(tmp_path / "run", cache={}, teacher=spec)))
+    assert _teacher_digest(other, found) != first
+
+
+def test_a_classifier_keeps_the_budget_too(tmp_path: Path) -> None:
+    recipe = images(tmp_path / "run", cache={"bytes_per_token": 62})  # all ten logits, and the index, are more
+    told = artifacts.load(run(recipe, "cache") / "cache").manifest["cache"]
+    assert told["format"]["codec"]["type"] == "packed_top_k"
+    assert told["bytes_per_token"] < 62 * 1.01
+    recipe["cache"] = {"bytes_per_token": 20}
+    with pytest.raises(RecipeError, match="so few bytes"):
+        run(recipe, "cache")
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

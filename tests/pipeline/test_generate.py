@@ -235,14 +235,20 @@ def test_prompts_are_changed_by_rule_and_by_the_writer(
     assert len(endpoint.bodies) == 9
 
 
-def test_filters_see_the_evaluation_rows(recipe: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_filters_see_the_evaluation_rows(
+    recipe: Callable[..., dict[str, Any]], endpoint: Endpoint, tmp_path: Path
+) -> None:
     long = "Dora counts all the red and blue and green pens that lie on her table at home, 4 and 5. How many?"
     for name in ("train", "held"):
         with (tmp_path / f"{name}.jsonl").open("a") as file:
             file.write("\n" + json.dumps({"prompt": long, "answer": "#### 9"}))
+    solution = "Eve lays every red shell beside a blue one, and then she counts the pairs: there are #### 5"
+    with (tmp_path / "held.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"prompt": "How many shells?", "answer": solution}))
+    endpoint.reply = lambda body: solution if body["messages"][-1]["content"] == ROWS[0]["prompt"] else "#### 9"
     job = made(recipe(generate={"filters": ["decontaminate"]}))
-    assert len(table(job)) == 6
-    assert [row["question"] for row in table(job, "dropped")] == [long]
+    assert len(table(job)) == 5
+    assert {row["question"] for row in table(job, "dropped")} == {long, ROWS[0]["prompt"]}
 
 
 def test_new_prompts_are_written_and_their_answers_vote(

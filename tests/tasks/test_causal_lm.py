@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -324,3 +325,10 @@ def test_a_written_text_commands_no_tokenizer(plain: Any) -> None:
     assert [feature.id for feature in made.features] == ["c"]
     assert made.counts == {"dropped_special_token_in_text": 2}
     assert len(codec(plain).encode(rows)) == 3
+
+
+def test_think_tags_that_are_special_tokens_are_no_commands(plain: Any) -> None:
+    own = copy.deepcopy(plain)
+    own.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    row = replace(sample(answer="<think>\nso\n</think>\n\nyes"), meta={WRITTEN: True})
+    assert len(codec(own).encode([row])) == 1

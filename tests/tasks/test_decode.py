@@ -11,6 +11,7 @@ import transformers
 from scipy.stats import chisquare
 
 from limbeck.core.errors import DataError
+from limbeck.tasks import _decode
 from limbeck.tasks._decode import Drawing, draw, generate, sample
 
 V, PAD, TOKENS = 31, 0, 12
@@ -108,6 +109,18 @@ def test_top_p_keeps_what_transformers_keeps(top_p: float) -> None:
         expected, found = np.append(expected, rest), np.append(found, seen[~usual].sum())
     if len(found) > 1:
         assert chisquare(found, expected / expected.sum() * found.sum()).pvalue > 0.01
+
+
+@pytest.mark.parametrize("scale", [0.01, 2.0, 6.0])
+def test_of_many_tokens_the_likeliest_alone_give_the_same_draws(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sharp rows are looked at by a few tokens, even ones by all; ties stay in the order of their ids."""
+    scores = scale * torch.randn(40, 3000, generator=torch.Generator().manual_seed(3))
+    scores = (8 * scores).round() / 8  # many tokens have one probability
+    drawn, plan = torch.from_numpy(chances(40, 1)[:, 0]), Drawing(top_p=0.9)
+    tokens, looked = draw(scores, drawn, plan), _decode._likeliest(scores.softmax(-1), 0.9)[0].shape[1]
+    assert looked == (3000 if scale < 6 else _decode.NUCLEUS)
+    monkeypatch.setattr(_decode, "NUCLEUS", 3000)
+    assert torch.equal(draw(scores, drawn, plan), tokens)
 
 
 def test_nothing_without_a_probability_is_ever_drawn() -> None:

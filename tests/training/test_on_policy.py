@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 
 from limbeck.core.errors import LimbeckError, MissingExtra, ModelError, RecipeError
 from limbeck.core.recipe import OnPolicy, Stage, load_recipe
+from limbeck.core.recipe.models import Lora
 from limbeck.core.types import IGNORE, Batch, Dense, Needs, Signal
+from limbeck.models.adapters import add_lora
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.reverse_kl import ReverseKL
 from limbeck.tasks._decode import Drawing, end_tokens, sample
@@ -309,6 +311,41 @@ def test_other_tasks_are_refused(tmp_path: Path) -> None:
     job = own_job()
     job.codec = type("Other", (type(job.codec),), {})(job.codec.processor, job.codec.task)  # type: ignore[attr-defined]
     with pytest.raises(LimbeckError, match="token by token"):
+        run(job, tmp_path)
+
+
+def test_answers_that_end_at_once_are_one_token(tmp_path: Path) -> None:
+    """The end token alone: it is learned where the prompt ends, and the step is one as any other."""
+    job = own_job(steps=2, temperature=0)
+    end = job.codec.processor.eos_token_id
+    head = job.student.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(len(head.weight)))
+    with torch.no_grad():
+        head.bias[end] = 50.0
+    done = run(job, tmp_path)
+    assert done[0]["on_policy"] == {"steps": 2, "answers": 16, "tokens": 16, "cut": 0}
+    for given in asked(job):
+        assert given.labels[given.labels != IGNORE].tolist() == [end] * 8
+    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path))
+
+
+def test_the_drawing_does_not_change_what_is_compared(tmp_path: Path) -> None:
+    """Drawn greedily among few tokens, an answer is still judged by both models' whole distributions."""
+    job = own_job(steps=1, top_p=0.5, temperature=0.5)
+    student, teacher = copy.deepcopy(job.student).eval(), job.teacher.model
+    run(job, tmp_path)
+    (given,) = asked(job)
+    with torch.no_grad():
+        q, p = (model(**given.inputs).logits.log_softmax(-1) for model in (student, teacher))
+    labelled = given.labels != IGNORE
+    wanted = (q.exp() * (q - p)).sum(-1)[labelled].mean()
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_vllm_does_not_write_for_a_student_with_lora(tmp_path: Path) -> None:
+    job = own_job(engine="vllm")
+    add_lora(job.student, Lora(r=2))
+    with pytest.raises(RecipeError, match="LoRA"):
         run(job, tmp_path)
 
 

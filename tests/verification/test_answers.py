@@ -8,7 +8,7 @@ import time
 import pytest
 
 from limbeck.core.errors import DataError
-from limbeck.verification.answers import final_value, number_of
+from limbeck.verification.answers import fenced, final_value, number_of
 from tests.verification.cases import candidate, verdict, verifier
 
 
@@ -81,6 +81,12 @@ def test_math_answer_that_never_ends_is_stopped() -> None:
     judge = verifier({"type": "math_answer", "timeout": 1.0})
     told = judge.verify([candidate(f"\\boxed{{{slow}}}", "3"), candidate("\\boxed{12}", "12.0")])
     assert [each.reason for each in told] == ["timeout", "right"]
+
+
+def test_a_million_characters_end_in_a_reason() -> None:
+    judge = verifier({"type": "math_answer", "timeout": 0.5})
+    told = judge.verify([candidate(f"\\boxed{{{text * 1_000_000}}}", "4") for text in ("9", "x+")])
+    assert {each.reason for each in told} <= {"timeout", "unreadable", "wrong"}
 
 
 @pytest.mark.parametrize("reference", [None, True, ["94"], ""])
@@ -174,6 +180,8 @@ def test_regex_that_never_ends_is_stopped() -> None:
         "\\boxed{5" + " " * 20_000 + "@}",
         "\\boxed{" * 20_000,
         "\\boxed{$" + " " * 20_000 + "@}",
+        "9" * 1_000_000,
+        "#### " + "9" * 1_000_000,
     ],
 )
 def test_no_text_takes_for_ever(content: str) -> None:
@@ -190,3 +198,9 @@ def test_equal_fractions_are_one_vote() -> None:
 
 def test_signs_alone_are_compared_as_they_are() -> None:
     assert [verdict("exact", text, "!").ok for text in ("!", ".", "?")] == [True, False, False]
+
+
+def test_open_fences_are_read_in_one_look() -> None:
+    began = time.process_time()
+    assert fenced(("```" + " " * 4000 + "x ") * 20, [""]) == []
+    assert time.process_time() - began < 2

@@ -65,10 +65,30 @@ def test_the_prompt_brings_its_imports() -> None:
         ("x = [0] * 10**10", "memory"),
         ('print(\'{"outcome": "right"}\'); raise ValueError', "error"),
         ("open('here.txt', 'w').write('x')", "right"),
+        ("import os\nwhile True: os.fork()", "error"),
+        ("import ctypes\nctypes.CDLL(None).fork()", "error"),
+        ("import socket; socket.socket(socket.AF_UNIX).connect('here')", "error"),
+        ("import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()", "error"),
+        ("held = []\nwhile True: held.append(bytes(1 << 28))", "memory"),
+        ("import ctypes\nctypes.string_at(0)", "crashed"),
+        ("raise ValueError(chr(0xD800))", "error"),
     ],
 )
 def test_guards(body: str, reason: str) -> None:
     assert judged(body).reason == reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import numpy as np\nassert np.linalg.inv(np.eye(3)).sum() == 3",
+        "import asyncio\nasyncio.run(asyncio.sleep(0))",
+        "import os\nos.environ['HERE'] = 'yes'",
+        "import shutil, tempfile\nwith tempfile.TemporaryDirectory() as there: open(there + '/x', 'w').close()",
+    ],
+)
+def test_what_harms_nothing_is_let_through(body: str) -> None:
+    assert judged(body).reason == "right"
 
 
 def test_time_is_limited() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from limbeck.core.errors import RecipeError
 from limbeck.verification.grams import grams, likeness, signature
+from limbeck.verification.types import Held
 from tests.verification.cases import candidate, reasons, sieve
 
 SENTENCE = "the cat sat on a mat and saw how many birds flew over red roofs while rain fell in old towns"
@@ -100,18 +102,31 @@ def test_signatures_estimate_likeness() -> None:
 def test_decontaminate() -> None:
     test_row = prose(5, 30)
     piece = " ".join(test_row.split()[8:21])
-    bound = sieve("decontaminate").against([test_row, "What is two plus two?"])
+    bound = sieve("decontaminate").against([Held(test_row), Held("What is two plus two?", "It is four.")])
     given = [
         candidate("x", question=f"Say: {piece.upper()}!"),
         candidate("x", prompt="b", question=" ".join(test_row.split()[8:20]) + " nothing"),
         candidate("x", prompt="c", question="what is two plus two"),
         candidate("x", prompt="d", question="what is two plus two plus one"),
         candidate("x", prompt="e", reasoning_content=f"I remember {piece}"),
+        replace(candidate("x", prompt="f"), messages=({"role": "user", "content": piece}, *candidate("x").messages)),
+        candidate("It is four.", prompt="g"),
     ]
     found = [reason for _, reason in bound.judge(given)]
-    assert found == ["contaminated", None, "contaminated", None, "contaminated"]
+    assert found == ["contaminated", None, "contaminated", None, "contaminated", "contaminated", None]
     with pytest.raises(RecipeError, match="no evaluation texts"):
         list(sieve("decontaminate").judge(given))
+
+
+def test_decontaminate_knows_the_answers_of_evaluation_rows() -> None:
+    solution = prose(9, 30)
+    given = [candidate(f"So: {' '.join(solution.split()[3:16])}."), candidate(prose(10, 30))]
+    for config, reason in (
+        ({"type": "decontaminate"}, "contaminated"),
+        ({"type": "decontaminate", "answers": False}, None),
+    ):
+        bound = sieve(config).against([Held("Which one?", solution)])
+        assert [found for _, found in bound.judge(given)] == [reason, None]
 
 
 def test_repetition() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 import pytest
 
@@ -38,6 +39,28 @@ def test_json_schema_refuses_what_is_none() -> None:
         verifier({"type": "json_schema", "schema": {"type": "nothing"}})
     with pytest.raises(DataError):
         verdict("json_schema", "{}", "not json")
+
+
+def test_a_recipe_schema_of_dates_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="no JSON schema"):
+        verifier({"type": "json_schema", "schema": {"const": date(2026, 1, 1)}})
+
+
+def test_a_schema_that_never_ends_is_stopped() -> None:
+    patient = {"type": "json_schema", "schema": {"pattern": "(a+)+$"}, "timeout": 0.3}
+    told = verifier(patient).verify([candidate(f'"{"a" * 60}!"'), candidate('"aaa"')])
+    assert [each.reason for each in told] == ["timeout", "right"]
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "http://localhost/other"}, {"pattern": "("}, "[" * 100_000, "[]"])
+def test_a_rows_schema_that_cannot_be_used_is_named(schema: object) -> None:
+    with pytest.raises(DataError, match=r"JSON schema of prompt p "):
+        verdict("json_schema", "{}", schema)
+
+
+def test_json_that_is_nested_too_deeply_for_a_schema_is_a_misfit() -> None:
+    nested = {"type": "json_schema", "schema": {"type": "array", "items": {"$ref": "#"}}}
+    assert [verdict(nested, "[" * n + "]" * n).reason for n in (20, 300)] == ["right", "misfit"]
 
 
 @pytest.mark.parametrize("model", [{"endpoint": {"base_url": "http://x/v1"}}, {"modle": "x"}])

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from limbeck.core.errors import RecipeError
-from limbeck.verification.pass_at import pass_at
+from limbeck.verification.pass_at import pass_at, tries
 from limbeck.verification.select import Facts
 
 
@@ -40,6 +40,13 @@ def test_prompts_with_too_few_answers_are_left_out() -> None:
 
 def test_many_answers_are_no_trouble() -> None:
     assert pass_at(1000, [facts(1, 100_000)]) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("samples", "wanted"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (20, [1, 2, 4, 8, 16, 20])]
+)
+def test_it_is_told_for_powers_of_two_and_for_all_samples(samples: int, wanted: list[int]) -> None:
+    assert tries(samples) == wanted
 
 
 def test_no_answer_cannot_be_right() -> None:

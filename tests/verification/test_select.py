@@ -8,7 +8,7 @@ import pytest
 
 from limbeck.core.errors import DataError, RecipeError
 from limbeck.verification.select import Keep, review
-from limbeck.verification.types import Candidate
+from limbeck.verification.types import Candidate, Held
 from tests.verification.cases import candidate, sieve, verifier
 
 MATH = {"type": "math_answer"}
@@ -104,8 +104,14 @@ def test_evaluation_texts_and_a_model_are_handed_on() -> None:
         given,
         verifier("judge"),
         [sieve("decontaminate")],
-        against=["what is two plus two"],
+        against=[Held("what is two plus two")],
         ask=lambda asked: ["VERDICT: RIGHT"] * len(asked),
     )
     assert [each.prompt for each in found.kept] == ["b"]
     assert found.counts == {"contaminated": 1}
+
+
+def test_what_no_file_can_hold_is_written_in_another_way() -> None:
+    found = review([candidate('"\\ud800"')], verifier({"type": "json_schema", "schema": {"type": "string"}}))
+    assert found.kept[0].meta["final_answer"] == '"\\ud800"'
+    assert found.kept[0].meta["final_answer"].encode()

@@ -143,9 +143,7 @@ class Ranked(Codec):
     @cached_property
     def ranks(self) -> Ints:
         """The rank of each class."""
-        ranks = np.empty(len(self.order), dtype=np.int64)
-        ranks[self.order] = np.arange(len(self.order))
-        return ranks
+        return ranks_of(self.order)
 
 
 @dataclass(frozen=True)
@@ -172,10 +170,11 @@ class PackedTopK(Ranked):
         return (len(self.levels) - 1).bit_length()
 
     def reduce(self, logits_NV: Tensor, uniform_ND: Tensor | None = None) -> Reduced:
-        # No more than e^-bound classes can reach the bound.
-        most = min(self.most, logits_NV.shape[1], max(1, int(np.exp(-self.bound)) + 1))
-        logs_NK, ids_NK, tail_N = top_k(logits_NV, most)
-        counts_N = np.maximum((logs_NK >= self.bound).sum(1), 1)
+        # No more than e^-bound classes can reach the bound. Where equals are cut off, which ones hangs on how many are
+        # looked at: as many as when the codec was chosen.
+        few = MOST if self.most < MOST else max(1, int(np.exp(-self.bound)) + 1)
+        logs_NK, ids_NK, tail_N = top_k(logits_NV, min(few, MOST))
+        counts_N = (logs_NK >= self.bound).sum(1).clip(1, self.most)
         left_NK = np.arange(logs_NK.shape[1]) >= counts_N[:, None]
         rest_N = np.exp(tail_N.astype(np.float64)) + (np.exp(logs_NK, dtype=np.float64) * left_NK).sum(1)
         return ids_NK, logs_NK, counts_N, rest_N
@@ -269,6 +268,13 @@ class Drawn(Ranked):
 
 
 KINDS: dict[str, type[Codec]] = {each.type: each for each in (Full, PlainTopK, PackedTopK, Drawn)}
+
+
+def ranks_of(order: NDArray[np.int32]) -> Ints:
+    """The rank of each class."""
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
 def codec_from(config: Mapping[str, Any], order: NDArray[np.int32] | None = None) -> Codec:

@@ -5,7 +5,9 @@ Shapes: N rows, K classes of a row that may be kept, V classes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.cache.bits import MOST, Ints, buckets_of
-from limbeck.cache.codecs import Codec, Drawn, Full, PackedTopK, PlainTopK, top_k
+from limbeck.cache.codecs import Codec, Drawn, Full, PackedTopK, PlainTopK, ranks_of, top_k
 from limbeck.core.errors import RecipeError
 from limbeck.core.types import Dense, Dist, Sampled
 
@@ -21,6 +23,8 @@ BITS = (4, 5, 6, 7)
 """Widths of a log-probability that are tried."""
 LEAST_TOP_K = 40
 """Bytes per token below which `auto` draws classes: the likeliest alone would leave out too much."""
+SPENT = 0.95
+"""Share of the budget that a bound should spend; one that spends less jumps over classes of one probability."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +36,46 @@ class Asked:
     k: int | None = None
     dtype: str = "float16"
 
+    @property
+    def budget(self) -> float:
+        """Bytes per token, also where the recipe gives none."""
+        return 100.0 if self.bytes_per_token is None else self.bytes_per_token
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether classes may be drawn, if the terms allow it."""
+        return self.type == "sampled" or (self.type == "auto" and self.k is None and self.budget < LEAST_TOP_K)
+
 
 class Pilot:
     """What is kept of a few rows, to choose by.
 
+    What a class costs hangs on its rank, and ranks are made from the rows that are seen here. So each half of them is
+    measured under the ranks that the other half gives: a recording's rows are new ones too.
+
     Args:
         classes: V.
         prior: how often each class is a label, [V]; zeros where nothing is known.
+        draws: whether classes are drawn too.
     """
 
-    def __init__(self, classes: int, prior: Ints | None = None):
-        self.classes = classes
+    def __init__(self, classes: int, prior: Ints | None = None, draws: bool = True):
+        self.classes, self.draws = classes, draws
         self.prior = np.zeros(classes) if prior is None else prior
         self._logs: list[NDArray[np.float32]] = []
         self._ids: list[Ints] = []
+        self._drawn: list[Ints] = []
+        self._generator = torch.Generator().manual_seed(0)
 
     def add(self, logits_NV: Tensor) -> None:
         """Look at more rows."""
         logs_NK, ids_NK, _ = top_k(logits_NV, MOST)
         self._logs.append(logs_NK)
         self._ids.append(ids_NK)
+        if self.draws:
+            uniform_ND = torch.rand(len(logits_NV), MOST, generator=self._generator, dtype=torch.double)
+            (drawn_ND,) = Drawn(order=np.arange(self.classes, dtype=np.int32), count=MOST).reduce(logits_NV, uniform_ND)
+            self._drawn.append(drawn_ND)
 
     @property
     def logs(self) -> NDArray[np.float32]:
@@ -63,11 +87,23 @@ class Pilot:
         """Their classes [N, K]."""
         return np.concatenate(self._ids)
 
-    def order(self) -> NDArray[np.int32]:
+    @property
+    def drawn(self) -> Ints:
+        """Classes drawn from each row, [N, 255]."""
+        return np.concatenate(self._drawn)
+
+    def order(self, rows: slice = slice(None)) -> NDArray[np.int32]:
         """Classes by how often they will be written: seen in the rows, or a label; the lower id first."""
-        often = np.bincount(self.ids[self.logs > np.log(1e-3)], minlength=self.classes).astype(np.float64)
-        often += self.prior * (len(self.logs) / max(1, self.prior.sum()))
+        logs_NK = self.logs[rows]
+        often = np.bincount(self.ids[rows][logs_NK > np.log(1e-3)], minlength=self.classes).astype(np.float64)
+        often += self.prior * (len(logs_NK) / max(1, self.prior.sum()))
         return np.argsort(-often, kind="stable").astype(np.int32)
+
+    def crossed(self) -> list[tuple[slice, NDArray[np.int32]]]:
+        """Each half of the rows, and the order that the other half gives."""
+        middle = len(self.logs) // 2
+        first, second = slice(0, middle), slice(middle, None)
+        return [(first, self.order(second)), (second, self.order(first))]
 
 
 def choose(asked: Asked, pilot: Pilot, beside: float, drawable: bool) -> Codec:
@@ -84,7 +120,7 @@ def choose(asked: Asked, pilot: Pilot, beside: float, drawable: bool) -> Codec:
     """
     kind = asked.type
     if kind == "auto":
-        kind = _automatic(asked, pilot.classes, drawable)
+        kind = _automatic(asked, pilot.classes, beside, drawable)
     if kind == "full":
         return Full(pilot.classes, asked.dtype)
     if kind == "sampled" and not drawable:
@@ -96,59 +132,75 @@ def choose(asked: Asked, pilot: Pilot, beside: float, drawable: bool) -> Codec:
         )
     if kind == "top_k" and asked.k is not None:
         return PlainTopK(min(asked.k, pilot.classes), asked.dtype)
-    budget = asked.bytes_per_token or 100.0
-    left = budget - beside
-    found = _drawn(pilot, left) if kind == "sampled" else _packed(pilot, left)
-    if found is None:
+    fitted, least = (_drawn if kind == "sampled" else _packed)(pilot, asked.budget - beside)
+    if fitted is None:
         raise RecipeError(
             "so few bytes cannot hold a row",
-            got=f"cache.bytes_per_token: {budget:g}, of which {beside:.1f} go to the index",
+            got=f"cache.bytes_per_token: {asked.budget:g}, of which {beside:.1f} go to the index",
+            allowed=f"{np.ceil(10 * (least + beside)) / 10:.1f} or more",
             fix="a larger cache.bytes_per_token",
         )
-    return found
+    return fitted
 
 
-def _automatic(asked: Asked, classes: int, drawable: bool) -> str:
-    budget = asked.bytes_per_token or 100.0
-    if asked.k is None and classes * np.dtype(asked.dtype).itemsize <= budget:
+def _automatic(asked: Asked, classes: int, beside: float, drawable: bool) -> str:
+    if asked.k is None and classes * np.dtype(asked.dtype).itemsize + beside <= asked.budget:
         return "full"
-    return "sampled" if asked.k is None and budget < LEAST_TOP_K and drawable else "top_k"
+    return "sampled" if asked.may_draw and drawable else "top_k"
 
 
-def _packed(pilot: Pilot, budget: float) -> PackedTopK | None:
-    """Of every width of a code, the lowest bound that the budget pays; of these, the nearest to the teacher."""
-    order = pilot.order()
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order))
-    logs_NK = pilot.logs
-    bucket_NK = buckets_of(ranks[pilot.ids])
+def _packed(pilot: Pilot, budget: float) -> tuple[PackedTopK | None, float]:
+    """Of every width of a code, the lowest bound that the budget pays; of these, the nearest to the teacher.
+
+    Where many classes share one probability, a bound just above it leaves most of the budget, and one just below it
+    takes too much. There a number of classes that no row may exceed is the other way to spend it.
+
+    Returns:
+        The codec, None where nothing fits; and the least that a row takes.
+    """
+    logs_NK, order = pilot.logs, pilot.order()
+    bucket_NK = np.concatenate([buckets_of(ranks_of(by)[pilot.ids[part]]) for part, by in pilot.crossed()])
     sums_NK, tops_NK = bucket_NK.cumsum(1), np.maximum.accumulate(bucket_NK, axis=1)
     found: list[tuple[float, PackedTopK]] = []
+
+    def size(bound: float, bits: int, most: int = MOST) -> float:
+        counts_N = _counts(logs_NK, bound, most)
+        last = (np.arange(len(counts_N)), counts_N - 1)
+        return 2 + float((counts_N * (1 + bits) + sums_NK[last] + tops_NK[last]).mean()) / 8
+
     for bits in BITS:
-
-        def size(bound: float, bits: int = bits) -> float:
-            counts_N = np.maximum((logs_NK >= bound).sum(1), 1)
-            last = (np.arange(len(counts_N)), counts_N - 1)
-            return 2 + float((counts_N * (1 + bits) + sums_NK[last] + tops_NK[last]).mean()) / 8
-
         low, high = -20.0, 0.0
-        if size(high) > budget:
+        if size(high, bits) > budget:
             continue
         for _ in range(20):
             middle = (low + high) / 2
-            low, high = (low, middle) if size(middle) <= budget else (middle, high)
-        made = _with_levels(logs_NK, order, round(high, 4), bits)
-        found.append((_distance(logs_NK, made), made))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+            low, high = (low, middle) if size(middle, bits) <= budget else (middle, high)
+        # Rounded to the side that keeps the budget, and far enough for classes that lie on the bound but for rounding.
+        bounds = [(np.ceil(high * 1e4 + 1) / 1e4, MOST)]
+        if size(high, bits) < SPENT * budget and budget < size(low, bits):
+            below = np.floor(low * 1e4 - 1) / 1e4
+            fits = bisect_right(range(1, MOST), budget, key=partial(size, below, bits))
+            bounds.append((below, fits))
+        for bound, most in bounds:
+            made = _with_levels(logs_NK, order, float(bound), bits, most)
+            found.append((_distance(logs_NK, made), made))
+    return (min(found, key=lambda pair: pair[0])[1] if found else None), size(0.0, BITS[0])
 
 
-def _with_levels(logs_NK: NDArray[np.float32], order: NDArray[np.int32], bound: float, bits: int) -> PackedTopK:
+def _counts(logs_NK: NDArray[np.float32], bound: float, most: int) -> Ints:
+    """Classes that are kept of each row."""
+    return (logs_NK >= bound).sum(1).clip(1, most)
+
+
+def _with_levels(
+    logs_NK: NDArray[np.float32], order: NDArray[np.int32], bound: float, bits: int, most: int
+) -> PackedTopK:
     """Levels that lie the denser, the more mass is there.
 
     At g(x) classes of log-probability x, steps of width h(x) cost sum p g h^2 / 24 in KL; under a number of levels
     this is least for 1 / h ~ (g p)^(1/3).
     """
-    counts_N = np.maximum((logs_NK >= bound).sum(1), 1)
+    counts_N = _counts(logs_NK, bound, most)
     kept = logs_NK[np.arange(logs_NK.shape[1]) < counts_N[:, None]].astype(np.float64)
     edges = np.linspace(min(bound, kept.min()), 0, 513)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -156,12 +208,12 @@ def _with_levels(logs_NK: NDArray[np.float32], order: NDArray[np.int32], bound: 
     dense += 0.05 * dense.mean()
     share = np.concatenate([[0], np.cumsum(dense)]) / dense.sum()
     levels = np.interp((np.arange(2**bits) + 0.5) / 2**bits, share, edges)
-    return PackedTopK(order=order, bound=bound, levels=tuple(float(x) for x in np.round(levels, 5)))
+    return PackedTopK(order=order, bound=bound, levels=tuple(float(x) for x in np.round(levels, 5)), most=most)
 
 
 def _distance(logs_NK: NDArray[np.float32], codec: PackedTopK) -> float:
     """Total variation of what is read to the rows, the rest's mass taken as lost."""
-    counts_N = np.maximum((logs_NK >= codec.bound).sum(1), 1)
+    counts_N = _counts(logs_NK, codec.bound, codec.most)
     kept_NK = np.arange(logs_NK.shape[1]) < counts_N[:, None]
     levels = np.array(codec.levels)
     near_NK = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, logs_NK)]
@@ -170,23 +222,23 @@ def _distance(logs_NK: NDArray[np.float32], codec: PackedTopK) -> float:
     return float((np.abs(true_NK - read_NK).sum(1) + 1 - true_NK.sum(1)).mean()) / 2
 
 
-def _drawn(pilot: Pilot, budget: float) -> Drawn | None:
-    """As many draws as the budget pays, found by drawing."""
-    order = pilot.order()
-    logs_NK = torch.from_numpy(pilot.logs)
-    generator = torch.Generator().manual_seed(0)
-    uniform_ND = torch.rand(len(logs_NK), MOST, generator=generator)
-    ids = torch.from_numpy(pilot.ids)
+def _drawn(pilot: Pilot, budget: float) -> tuple[Drawn | None, float]:
+    """As many draws as the budget pays, found by drawing.
+
+    Returns:
+        The codec, None where nothing fits; and the least that a row takes.
+    """
+    drawn_ND, crossed = pilot.drawn, pilot.crossed()
+
+    def size(count: int) -> float:
+        told = [(Drawn(order=by, count=count), drawn_ND[part, :count]) for part, by in crossed]
+        return sum(len(codec.write((rows,), np.array([len(rows)]))[0]) for codec, rows in told) / len(drawn_ND)
+
     low, high = 0, MOST + 1
     while high - low > 1:
         count = (low + high) // 2
-        codec = Drawn(order=order, count=count)
-        # Among the likeliest; the few draws from the rest would cost a little more.
-        (places_ND,) = codec.reduce(logs_NK, uniform_ND[:, :count])
-        drawn_ND = ids.gather(1, torch.from_numpy(places_ND)).numpy()
-        data = codec.write((drawn_ND,), np.array([len(drawn_ND)]))
-        low, high = (count, high) if len(data[0]) / len(drawn_ND) <= budget else (low, count)
-    return Drawn(order=order, count=low) if low else None
+        low, high = (count, high) if size(count) <= budget else (low, count)
+    return (Drawn(order=pilot.order(), count=low) if low else None), size(1)
 
 
 def total_variation(logits_NV: Tensor, told: Dist) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from limbeck.cache import features
-from limbeck.cache.bits import Ints
+from limbeck.cache.bits import HEAD, Ints
 from limbeck.cache.codecs import Codec
 from limbeck.cache.content import Place, places, row_places
 from limbeck.cache.fit import Asked, Pilot, choose, tail_mass, total_variation
@@ -81,7 +81,7 @@ def record(
         on_block: told how many samples are done, also of those that were there already.
 
     Raises:
-        DataError: two samples of one block cannot be told apart.
+        DataError: a batch holds other samples than it was made of.
     """
     for number in range(process[0], len(source.shards()), process[1]):
         writer = Writer(folder, number)
@@ -172,7 +172,7 @@ def fit(source: Source, asked: Asked, prior: Ints | None = None, drawable: bool 
     """Choose the codec that the budget buys, and measure it against the dense teacher.
 
     Args:
-        source: the samples and the teacher; samples evenly spread over all are asked about.
+        source: the samples and the teacher; samples drawn from all are asked about.
         asked: the budget.
         prior: how often each class is a label [V].
         drawable: whether the terms learn from drawn classes without bias.
@@ -182,8 +182,7 @@ def fit(source: Source, asked: Asked, prior: Ints | None = None, drawable: bool 
     """
     pilot: Pilot | None = None
     count, rows, samples, dense, kept = len(source.lengths), 0, 0, 0, []
-    step = max(1, count // 512)
-    spread = [i for first in range(step) for i in range(first, count, step)]
+    spread = np.random.default_rng(0).permutation(count).tolist()
     for at in range(0, count, source.size):
         batch = source.batch(spread[at : at + source.size])
         found, dist = places(batch), source.signal(batch).dist
@@ -191,7 +190,7 @@ def fit(source: Source, asked: Asked, prior: Ints | None = None, drawable: bool 
             return Fitted(None, {})
         samples += len(found)
         for logits_NV in logits_of(dist, row_places(batch, found)):
-            pilot = pilot or Pilot(logits_NV.shape[1], prior)
+            pilot = pilot or Pilot(logits_NV.shape[1], prior, draws=drawable and asked.may_draw)
             pilot.add(logits_NV)
             if dense < DENSE_BYTES and len(logits_NV):
                 kept.append(logits_NV[: max(1, (DENSE_BYTES - dense) // (4 * logits_NV.shape[1]))].cpu())
@@ -201,8 +200,10 @@ def fit(source: Source, asked: Asked, prior: Ints | None = None, drawable: bool 
             break
     if pilot is None or not rows:
         raise DataError("there is no label that a teacher could be recorded at")
-    block = (RECORD.size + CRC.size) / source.size
-    codec = choose(asked, pilot, (ENTRY.itemsize + 4 + block) * samples / rows, drawable)
+    blocks = sum(len(source.blocks(shard)) for shard in source.shards())
+    block = blocks * (RECORD.size + CRC.size) / count
+    # Both parts of a sample's bytes end in a byte that is filled up, each by half on average.
+    codec = choose(asked, pilot, (ENTRY.itemsize + HEAD + 1 + block) * samples / rows, drawable)
     return Fitted(codec, measure(codec, torch.cat(kept)))
 
 

@@ -27,7 +27,7 @@ from limbeck.core.artifacts import read_manifest, sha256_of, write_atomically, w
 from limbeck.core.errors import ArtifactError, DataError
 from limbeck.core.types import Dist
 
-VERSION = 1
+VERSION = 2
 CODEC, TABLES = "codec.json", "codec.safetensors"
 AGAIN = "record it again: limbeck cache RECIPE --force"
 
@@ -37,7 +37,7 @@ class Facts:
     """Whose signals a recording holds, and what they were made from.
 
     Attributes:
-        teacher: digest of the weights.
+        teacher: digest of weights, config, adapters and code.
         tokenizer: digest of the tokenizer or image processor.
         template: digest of what stands around a text: chat template, separator and the like.
         vocabulary: classes of the distribution.
@@ -95,8 +95,12 @@ class Format:
         return cls(codec, tuple(told["features"]), told["dtype"])
 
 
+_SPENT = ("distribution_bytes", "index_bytes")
+"""Sizes of a shard that the budget of a token covers."""
+
+
 def describe(folder: Path, facts: Facts, shards: int) -> dict[str, Any]:
-    """What the manifest tells of a recording, from its files."""
+    """What the manifest tells of a recording, from its files; `bytes_per_token` is what they take, index included."""
     told = []
     for number in range(shards):
         data, index = paths_of(folder, number)
@@ -113,7 +117,9 @@ def describe(folder: Path, facts: Facts, shards: int) -> dict[str, Any]:
             }
         )
     made = json.loads((folder / CODEC).read_text(encoding="utf-8"))
-    return {**asdict(facts), "format": made, "shards": told}
+    spent, tokens = (sum(each[name] for name in names for each in told) for names in (_SPENT, ("rows",)))
+    per_token = spent / tokens if tokens else 0.0
+    return {**asdict(facts), "format": made, "shards": told, "bytes_per_token": per_token}
 
 
 class Cache:
@@ -135,7 +141,9 @@ class Cache:
         if expect is not None:
             expect.check(self.facts, folder)
         elif self.facts.get("version") != VERSION:
-            raise ArtifactError(f"{folder} has another version", got=self.facts.get("version"), allowed=VERSION)
+            raise ArtifactError(
+                f"{folder} has another version", got=self.facts.get("version"), allowed=VERSION, fix=AGAIN
+            )
         for name in (CODEC, TABLES):
             told = manifest["files"].get(name)
             if told is not None and (not (folder / name).is_file() or sha256_of(folder / name) != told["sha256"]):
@@ -191,12 +199,11 @@ class Cache:
         tables = sum(path.stat().st_size for path in self.folder.glob("codec.*"))
         tokens = sum(each["rows"] for each in told)
         index = sum(each["index_bytes"] for each in told)
-        spent = sum(each["distribution_bytes"] for each in told) + index
         return {
             "samples": len(self),
             "tokens": tokens,
             "bytes": tables + index + sum(each["bytes"] for each in told),
-            "bytes_per_token": spent / tokens if tokens else 0.0,
+            "bytes_per_token": self.facts["bytes_per_token"],
         }
 
 

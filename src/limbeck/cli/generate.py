@@ -123,8 +123,12 @@ def _run(recipe: Loaded, force: bool) -> None:
     for name, told in read_manifest(folder)["stages"].items():
         spent = told["spent"]
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in told["dropped"].items())
+        lost = told["possibly_spent"]
         tokens = f"{spent['prompt_tokens'] + spent['completion_tokens']:,}"
         cost = f"{spent['cost']:,.4f} {spent['currency']}" if "cost" in spent else "-"
+        if perhaps := lost["prompt_tokens"] + lost["completion_tokens"]:
+            tokens += f", possibly {perhaps:,} more"
+            cost += f", possibly {lost['cost']:,.4f} more" if lost.get("cost") else ""
         passed = ", ".join(f"@{k} {share:.1%}" for k, share in told["pass_at"].items())
         table.add_row(name, f"{told['answers']:,}", passed or "-", f"{told['rows']:,}", dropped or "-", tokens, cost)
     Console(highlight=False, markup=False, emoji=False).print(table)

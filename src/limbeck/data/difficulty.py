@@ -19,6 +19,8 @@ from limbeck.data.steps import joined, steps_of
 
 PASS_RATE = "pass_rate"
 """The column with the share of the teacher's answers that were right; what it never solves is the most difficult."""
+STUDENT_LOSS = "student_loss"
+"""The loss on each row of the student that a stage begins with; a large loss is difficult."""
 
 
 def ranks(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -29,25 +31,34 @@ def ranks(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return result
 
 
+def asks_student(samples: Sequence[Sample], measures: Mapping[str, float]) -> bool:
+    """Whether the student's loss counts and no row has it as a column."""
+    return STUDENT_LOSS in measures and not any(STUDENT_LOSS in sample.meta for sample in samples)
+
+
 def difficulty(
-    samples: Sequence[Sample], measures: Mapping[str, float], lengths: Sequence[int] | np.ndarray | None = None
+    samples: Sequence[Sample],
+    measures: Mapping[str, float],
+    lengths: Sequence[int] | np.ndarray | None = None,
+    losses: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Ranks of difficulty, 0 the easiest and 1 the most difficult, [N].
 
     A measure is a column of the rows with numbers (`pass_rate` counts the other way round), or else what can be seen
-    of the row itself: `steps`, the steps of the worked answer, and `length`.
+    of the row itself: `steps`, the steps of the worked answer, and `length`; or `student_loss`.
 
     Args:
         samples: all rows.
         measures: by name, how much each counts. Below zero: large values are easy.
         lengths: the length of each, in tokens; left out: of input and answer in characters.
+        losses: the student's loss on each; left out: no student is there to ask.
 
     Raises:
         RecipeError: a measure is missing in some rows, is no number, or tells no row from another.
     """
     mixed_N = np.zeros(len(samples))
     for name, weight in measures.items():
-        values_N = _measured(name, samples, lengths)
+        values_N = _measured(name, samples, lengths, losses)
         if len(samples) > 1 and values_N.min() == values_N.max():
             fix = "choose another measure of difficulty"
             raise RecipeError(
@@ -63,7 +74,12 @@ def steps_in(sample: Sample) -> int:
     return len(joined(steps_of(sample.target))) if isinstance(sample.target, str) else 0
 
 
-def _measured(name: str, samples: Sequence[Sample], lengths: Sequence[int] | np.ndarray | None) -> np.ndarray:
+def _measured(
+    name: str,
+    samples: Sequence[Sample],
+    lengths: Sequence[int] | np.ndarray | None,
+    losses: Sequence[float] | None,
+) -> np.ndarray:
     having = sum(name in sample.meta for sample in samples)
     if having and having < len(samples):
         first = next(sample.id for sample in samples if name not in sample.meta)
@@ -78,8 +94,11 @@ def _measured(name: str, samples: Sequence[Sample], lengths: Sequence[int] | np.
         return np.array(
             [_characters(s.inputs) + _characters(s.target) for s in samples] if lengths is None else lengths
         )
+    if name == STUDENT_LOSS and losses is not None:
+        return np.asarray(losses)
     columns = sorted({key for sample in samples[:1] for key in sample.meta})
-    allowed = ", ".join(dict.fromkeys(["steps", "length", *columns]))
+    seen = ["steps", "length", *([] if losses is None else [STUDENT_LOSS])]
+    allowed = ", ".join(dict.fromkeys([*seen, *columns]))
     raise RecipeError(f"rows have no `{name}` that could tell how difficult they are", got=name, allowed=allowed)
 
 

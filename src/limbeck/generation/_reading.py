@@ -10,6 +10,7 @@ from limbeck.core.errors import ModelError, RecipeError
 from limbeck.data.thinking import CLOSE, OPEN
 from limbeck.generation.reply import read_message
 from limbeck.generation.types import Completion, Failure, Outcome, Request, Sampling
+from limbeck.tasks._text import spells_special
 
 Messages = Sequence[Mapping[str, str]]
 _TAGS = (OPEN, CLOSE)
@@ -40,12 +41,16 @@ class Reader:
         own = self.tokenizer.eos_token_id
         return self.ends | (frozenset() if own is None else {own})
 
-    def prompt(self, request: Request) -> list[int]:
-        """The tokens of a request's messages.
+    def prompt(self, request: Request) -> list[int] | Failure:
+        """The tokens of a request's messages; a failure where a model wrote the name of a special token into them.
+
+        Such a text would end a turn, or begin one in another's name. Given prompts are the user's own word.
 
         Raises:
             ModelError: the tokenizer's template refuses the conversation.
         """
+        if request.written and spells_special(self.tokenizer, (m["content"] for m in request.messages)):
+            return Failure("special_token", "a model wrote the name of a special token")
         fields = dict(request.sampling.extra.get("chat_template_kwargs", {}))
         if self.encode is not None and not fields:
             return self.encode(request.messages)

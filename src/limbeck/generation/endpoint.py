@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from limbeck.core.errors import LimbeckError, MissingExtra, ModelError, RecipeError
+from limbeck.core.recipe.endpoint import check_extra
 from limbeck.generation.account import Account
 from limbeck.generation.budget import Amount, Price
 from limbeck.generation.calls import Call, Caller
 from limbeck.generation.concurrency import Limiter
-from limbeck.generation.ledger import PERMANENT, Charge, Ledger
+from limbeck.generation.ledger import Charge, Ledger
 from limbeck.generation.retry import backoff
-from limbeck.generation.types import Completion, Failure, Outcome, Request
+from limbeck.generation.types import BUDGET, PERMANENT, Completion, Failure, Outcome, Request
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -30,7 +31,6 @@ _GIVE_UP = 50
 """So many requests in a row without an answer: the endpoint is not working."""
 _HOPELESS = (PERMANENT - {"empty"}) | {"no_usage"}
 """Reasons for which another attempt would only cost more; a second answer may well not be empty."""
-_REFUSED_EXTRA = ("model", "messages", "n", "best_of", "stream", "max_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,10 @@ class Endpoint:
             RecipeError: the environment variable of the key is not set, or `extra` holds what it must not.
         """
         for request in requests:
-            if found := [name for name in _REFUSED_EXTRA if name in request.sampling.extra]:
-                raise RecipeError("these fields cannot be set as extra ones", got=", ".join(found))
+            try:
+                check_extra(request.sampling.extra)
+            except ValueError as error:
+                raise RecipeError(str(error)) from None
         if account is None:
             with Ledger() as ledger:
                 _run(_Run(self, Account(ledger, price=self.price)).all(requests, done))
@@ -175,7 +177,7 @@ class _Run:
         """Stop where nothing comes back any more."""
         if isinstance(outcome, Completion):
             self.unanswered = 0
-        elif outcome.reason != "budget":
+        elif outcome.reason != BUDGET:
             self.unanswered += 1
             if self.unanswered >= _GIVE_UP and self.error is None:
                 what = f"{self.endpoint.base_url} left {self.unanswered} requests in a row without an answer"
@@ -192,7 +194,7 @@ class _Run:
                 if self.error is not None:
                     return None
                 if not await self._reserve(request, worst):
-                    return Failure("budget", "what may be spent is spent")
+                    return Failure(BUDGET, "what may be spent is spent")
                 # An answer that came and was of no use would come again under the same key.
                 call = await self.caller.ask(request, f"{request.key}-{received}" if received else request.key)
                 again = attempt + 1 < self.endpoint.attempts and _worth_asking_again(call)

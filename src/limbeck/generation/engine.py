@@ -12,7 +12,7 @@ from limbeck.generation.budget import Amount, Budget, Price, completion_bound
 from limbeck.generation.endpoint import Done, Endpoint
 from limbeck.generation.ledger import Charge, Ledger
 from limbeck.generation.table import Board
-from limbeck.generation.types import Completion, Failure, Generator, Outcome, Request
+from limbeck.generation.types import BUDGET, Completion, Failure, Generator, Outcome, Request
 
 _BYTES_PER_TOKEN = 4
 _SHARE_WRITTEN = 0.5
@@ -130,7 +130,7 @@ def generate(
             generator.answer(rest, done, account)
         else:
             _answer_here(generator, rest, account, done)
-    if unpaid := board.counts["budget"]:
+    if unpaid := board.counts[BUDGET]:
         say(f"{title}: the budget is reached; {unpaid:,} requests stay unanswered")
     return {key: outcomes[key] for key in unique}
 
@@ -156,7 +156,7 @@ def _answer_here(generator: Generator, requests: list[Request], account: Account
                 break
             now.append(request)
         if not now:  # the first does not fit; a shorter one may
-            done(waiting[0], Failure("budget", "what may be spent is spent"))
+            done(waiting[0], Failure(BUDGET, "what may be spent is spent"))
             waiting = waiting[1:]
             continue
         generator.answer(now, settle)

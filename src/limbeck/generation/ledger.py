@@ -29,12 +29,10 @@ from filelock import FileLock, Timeout
 
 from limbeck.core.errors import ArtifactError
 from limbeck.generation.budget import Amount
-from limbeck.generation.types import Completion, Failure, Outcome
+from limbeck.generation.types import PERMANENT, Completion, Failure, Outcome
 
 T = TypeVar("T")
 
-PERMANENT = frozenset({"rejected", "empty", "content_filter", "too_long"})
-"""Reasons for which asking again would give the same; all others pass."""
 _VERSION = 1
 _MONEY = [f"{kind}_{part}" for kind in ("spent", "held", "lost") for part in ("prompt", "completion", "nano")]
 _SCHEMA = f"""

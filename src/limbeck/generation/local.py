@@ -60,6 +60,9 @@ class LocalGenerator:
         for request in requests:
             check_extra(request.sampling)
             ids = self.reader.prompt(request)
+            if isinstance(ids, Failure):
+                done(request, ids)
+                continue
             whole = len(ids) + request.sampling.max_tokens
             if isinstance(positions, int) and whole > positions:
                 done(request, Failure("too_long", f"{whole} tokens of prompt and answer, {positions} positions"))

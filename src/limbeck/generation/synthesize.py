@@ -111,6 +111,7 @@ class Synthesizer:
         sampling: how it answers.
         system: a system prompt.
         seed: draws the examples, and is sent along.
+        address: where the model is asked, see `Request`.
 
     Raises:
         DataError: there are no inputs to follow.
@@ -129,11 +130,12 @@ class Synthesizer:
         sampling: Sampling,
         system: str | None = None,
         seed: int = 0,
+        address: str = "",
     ):
         if plan.by == "self_instruct" and not seeds:
             raise DataError("there are no prompts to write new ones after")
         self.plan, self.labels, self.system = plan, list(labels or [""]), system
-        self.model, self.sampling, self.seed = model, sampling, seed
+        self.model, self.sampling, self.seed, self.address = model, sampling, seed, address
         self.seeds = seeds
         self.by_label = {label: [s.text for s in seeds if (s.label or "") == label] for label in self.labels}
         if labels is None:
@@ -161,7 +163,7 @@ class Synthesizer:
                 turns.append({"role": "user", "content": text})
                 number = round_ * 100_000 + i  # of the answer: the same examples may be drawn twice
                 name = f"synthesize/{label or 'prompts'}/{round_}/{i}"
-                request = Request(name, number, tuple(turns), self.model, self.sampling, self.seed)
+                request = Request(name, number, tuple(turns), self.model, self.sampling, self.seed, self.address)
                 found.append((label, request))
         return found
 

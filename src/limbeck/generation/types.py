@@ -8,6 +8,11 @@ from typing import Any, Protocol
 
 from limbeck.core.artifacts import digest_of
 
+PERMANENT = frozenset({"rejected", "empty", "content_filter", "too_long", "special_token"})
+"""Reasons for which asking again would give the same."""
+BUDGET = "budget"
+"""The reason of what was not asked, because what may be spent is spent."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -40,6 +45,9 @@ class Request:
         model: the name of the model that is asked.
         sampling: how the answer is drawn.
         seed: sent to models that take one; the request's own is `seed + sample`.
+        address: where the model is asked: two addresses may serve different weights under one name. Empty for a
+            local model, whose name holds the hash of its weights.
+        written: the conversation holds text that a model wrote. What spells a special token in it is text.
     """
 
     id: str
@@ -48,12 +56,15 @@ class Request:
     model: str
     sampling: Sampling = Sampling()
     seed: int = 0
+    address: str = ""
+    written: bool = False
 
     @property
     def key(self) -> str:
-        """sha256 of all that decides the answer; the prompt's id does not."""
+        """sha256 of all that decides the answer; the prompt's id and who wrote it do not."""
         body = {**asdict(self), "messages": [dict(m) for m in self.messages]}
-        return digest_of({k: v for k, v in body.items() if k != "id"})
+        left_out = {"id", "written"} if self.address else {"id", "written", "address"}
+        return digest_of({k: v for k, v in body.items() if k not in left_out})
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,11 @@ class Failure:
 
     reason: str
     detail: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it was asked and a later run may well be answered: the endpoint was down, or too busy."""
+        return self.reason not in PERMANENT | {BUDGET}
 
 
 Outcome = Completion | Failure

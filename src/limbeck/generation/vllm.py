@@ -49,7 +49,9 @@ class VllmGenerator:
             for request in requests[start : start + _AT_ONCE]:
                 check_extra(request.sampling)
                 ids = self.reader.prompt(request)
-                if (whole := len(ids) + request.sampling.max_tokens) > self.longest:
+                if isinstance(ids, Failure):
+                    done(request, ids)
+                elif (whole := len(ids) + request.sampling.max_tokens) > self.longest:
                     done(request, Failure("too_long", f"{whole} tokens of prompt and answer, {self.longest} allowed"))
                 else:
                     fitting.append((request, ids))

@@ -13,13 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from limbeck.objectives.sparse import Support
+from limbeck.objectives.sparse import LOWEST, Support
 
 INTEGER_POWERS = (2, 3, 4)
 """Ratios of temperatures at which one exponential is made out of another: exp(z) = exp(z/T)^T."""
-
-LOWEST = -1e5
-"""What logits below it count as: classes that are masked out with -inf, at which 0 * inf would be undefined."""
 
 
 class Pool:
@@ -80,6 +77,10 @@ class Soft:
         """The log-probabilities, in an array of that name which may be written to."""
         out = self.pool.take((self.name, name), self.logits_NV.shape, self.logits_NV)
         return torch.sub(self.scaled_NV, self.log_sum_N1, out=out)
+
+    def add_to(self, out_NV: Tensor, factor_N1: Tensor) -> None:
+        """Add the probabilities times a factor of the row."""
+        out_NV.addcmul_(self.exp_NV, factor_N1 / self.total_N1)
 
     def log_probs_at(self, columns_N: Tensor) -> Tensor:
         """The log-probabilities of one class a row, [N]."""

@@ -15,7 +15,8 @@ probabilities, such as the gradient of forward KL, is then unbiased; other terms
 Where the vocabularies differ, classes that only the teacher has are left out, and it is renormalised over the others.
 That needs to know which classes hold its mass: a tail may hold some that only the teacher has, and is refused.
 
-Shapes: N rows, V classes, K classes that a row names, C buckets: K, or K + 1 with a tail.
+Shapes: N rows, V classes, K classes that a row names, C buckets: K, or K + 1 with a tail;
+B buckets: always K + 1.
 
 Reference:
     Anshumann et al., Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs, 2025, arXiv:2503.16870
@@ -35,6 +36,8 @@ from limbeck.core.types import Sampled, TopK
 
 FLOOR = -87.0
 """Log of what counts as no probability at all; exp() of it is just above float32's smallest number."""
+LOWEST = -1e5
+"""What logits below it count as: classes that are masked out with -inf, at which 0 * inf would be undefined."""
 HIDDEN = -1e30
 """A logit that takes no part."""
 ROUNDING = 1e-6
@@ -52,6 +55,9 @@ class Support:
         logs_NC: log-probabilities of the buckets, those of `empty_NK` of no meaning.
         tail: whether the last bucket is the rest of the classes.
         left_N1: whether there are any such classes.
+        dead_NB: which of the K classes and of the rest hold no class, [N, K + 1].
+        dense_NB: `logs_NC` as logits over the K classes and the rest; far below all others where there is nothing.
+        mask_NK: what takes a class out of logits by the lesser of both.
     """
 
     ids_NK: Tensor
@@ -59,10 +65,24 @@ class Support:
     logs_NC: Tensor
     tail: bool
     left_N1: Tensor
+    dead_NB: Tensor
+    dense_NB: Tensor
+    mask_NK: Tensor
+
+    @classmethod
+    def of(cls, ids_NK: Tensor, empty_NK: Tensor, logs_NC: Tensor, tail: bool, left_N1: Tensor) -> Support:
+        """With all that blocks of rows need made at once."""
+        dead_NB = torch.cat([empty_NK, ~left_N1], 1)
+        dense_NB = logs_NC.clamp(min=FLOOR)
+        if not tail:
+            dense_NB = torch.cat([dense_NB, dense_NB.new_full((len(dense_NB), 1), LOWEST)], 1)
+        mask_NK = logs_NC.new_full(ids_NK.shape, HIDDEN).masked_fill_(empty_NK, torch.inf)
+        return cls(ids_NK, empty_NK, logs_NC, tail, left_N1, dead_NB, dense_NB.masked_fill_(dead_NB, LOWEST), mask_NK)
 
     def __getitem__(self, rows: slice) -> Support:
+        parts = (self.dead_NB[rows], self.dense_NB[rows], self.mask_NK[rows])
         return Support(
-            self.ids_NK[rows], self.empty_NK[rows], self.logs_NC[rows], self.tail, left_N1=self.left_N1[rows]
+            self.ids_NK[rows], self.empty_NK[rows], self.logs_NC[rows], self.tail, self.left_N1[rows], *parts
         )
 
     def teacher(self, temperature: float | Tensor) -> Tensor:
@@ -71,18 +91,14 @@ class Support:
             _refuse_softening(temperature)
             return self.logs_NC.masked_fill(self.empty_NK, FLOOR)
         # As little as the floor is softened like any other probability, so that T^2 does not multiply it alone.
-        return _soften(self.logs_NC.clamp(min=FLOOR), self._dead(), temperature)
+        return _soften(self.logs_NC.clamp(min=FLOOR), self.dead_NB, temperature)
 
     def student(self, buckets_NC: Tensor, temperature: float | Tensor) -> Tensor:
         """The student's log-probabilities over the same buckets, [N, C], from those at T = 1."""
         if not self.tail:
             _refuse_softening(temperature)
             return buckets_NC.masked_fill(self.empty_NK, FLOOR)
-        return _soften(buckets_NC, self._dead(), temperature)
-
-    def _dead(self) -> Tensor:
-        """Buckets that hold no class, [N, C]."""
-        return torch.cat([self.empty_NK, ~self.left_N1], 1)
+        return _soften(buckets_NC, self.dead_NB, temperature)
 
     def buckets(self, logits_NV: Tensor) -> Tensor:
         """The student's log-probabilities of the buckets at T = 1, [N, C], with gradients."""
@@ -94,9 +110,7 @@ class Support:
 
     def hide(self, logits_NV: Tensor) -> Tensor:
         """Take the named classes out of logits, in place."""
-        hidden_NK = torch.full_like(self.logs_NC[:, : self.ids_NK.shape[1]], HIDDEN).to(logits_NV.dtype)
-        hidden_NK = hidden_NK.masked_fill(self.empty_NK, torch.inf)
-        return logits_NV.scatter_reduce_(1, self.ids_NK, hidden_NK, "amin")
+        return logits_NV.scatter_reduce_(1, self.ids_NK, self.mask_NK.to(logits_NV.dtype), "amin")
 
 
 def support(dist: TopK | Sampled, keep: Tensor, exact: torch.dtype, classes: int, shared: Tensor | None) -> Support:
@@ -133,7 +147,7 @@ def support(dist: TopK | Sampled, keep: Tensor, exact: torch.dtype, classes: int
         if shared is not None:
             logs_NC = _without_tail(logs_NC, empty_NK)
     left_N1 = (~empty_NK).sum(1, keepdim=True) < classes
-    return Support(ids_NK.clamp(min=0), empty_NK, logs_NC, isinstance(dist, TopK), left_N1)
+    return Support.of(ids_NK.clamp(min=0), empty_NK, logs_NC, isinstance(dist, TopK), left_N1)
 
 
 def _among_shared(ids_NK: Tensor, empty_NK: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,14 +21,16 @@ from torch.autograd.function import once_differentiable
 from limbeck.core.types import Dense, Head
 from limbeck.objectives.base import DistributionTerm
 from limbeck.objectives.chunk import LOWEST, Chunk, Pool, is_prefix
-from limbeck.objectives.folded import Folded, fold
+from limbeck.objectives.folded import Folded
 from limbeck.objectives.kernels import dense_kd
 from limbeck.objectives.mixture import MixedRows
 from limbeck.objectives.products import HeadGradient, product
 from limbeck.objectives.sparse import Support
 
-BLOCK = {"cpu": 5 * 2**16}
-"""Logits that are worked on at a time. On CPU 1.25 MiB in float32: fewer pay for each call, more leave the cache."""
+BLOCK = 5 * 2**16
+"""Logits that are worked on at a time on CPU: 1.25 MiB in float32: fewer pay for each call, more leave the cache."""
+BLOCK_FOLDED = 10 * 2**16
+"""The same where a sparse teacher makes more calls for a block, and each of them reads less."""
 BLOCK_ELSEWHERE = 2**23
 
 
@@ -186,6 +188,7 @@ class Sweep:
     def __init__(self, rows: Rows, work: torch.dtype, exact: torch.dtype, gradients: Gradients | None):
         self.rows, self.work, self.exact, self.gradients = rows, work, exact, gradients
         self.pool = Pool()
+        self.small = Pool()  # for a sparse teacher's buckets, which go by the same names
         # Divergences first: an exponential at a high temperature makes the one at 1 nearly free.
         self.order = sorted(range(len(rows.terms)), key=lambda i: not rows.terms[i].asks_teacher)
 
@@ -227,7 +230,8 @@ class Sweep:
         plan = dense_kd.plan(self.rows.terms, whole) if all(self.rows.weights) else None
         if plan is not None:
             return self._in_one_kernel(plan, whole, rows)
-        size = max(1, BLOCK.get(logits_NV.device.type, BLOCK_ELSEWHERE) // logits_NV.shape[1])
+        on_cpu = BLOCK if whole.support is None else BLOCK_FOLDED
+        size = max(1, (on_cpu if logits_NV.device.type == "cpu" else BLOCK_ELSEWHERE) // logits_NV.shape[1])
         sums = logits_NV.new_zeros(len(self.rows.terms), dtype=self.exact)
         for start in range(0, len(logits_NV), size):
             block = slice(start, min(start + size, len(logits_NV)))
@@ -271,16 +275,25 @@ class Sweep:
     def _block(self, chunk: Chunk, among: slice, out_NV: Tensor | None) -> Tensor:
         """Each term's sum over a block; adds the weighted gradient by its logits to `out_NV`."""
         values: dict[int, Tensor] = {}
-        folded = fold(chunk) if chunk.support is not None and chunk.shared is None else None
+        folded = Folded(chunk) if chunk.support is not None and chunk.shared is None else None
+        buckets = None if folded is None else folded.as_dense(self.small)
+        slopes_NC = None if folded is None else torch.zeros_like(folded.buckets_NC)
         for i in self.order:
-            term = self.rows.terms[i]
-            if (chunk.support is not None and term.asks_teacher) or term.label in self.rows.learned:
+            term, view, out = self.rows.terms[i], chunk, out_NV
+            if chunk.support is not None and term.asks_teacher:
+                if buckets is None or term.reads_labels:
+                    continue
+                view, out = buckets, slopes_NC
+            if term.label in self.rows.learned:
                 continue
-            values_N = term.slopes(chunk, self._scale(i, among, chunk), out_NV if self.rows.weights[i] else None)
+            wanted = out_NV is not None and self.rows.weights[i]
+            values_N = term.slopes(view, self._scale(i, among, chunk), out if wanted else None)
             if values_N is not None:
                 values[i] = values_N
         if rest := [i for i in self.order if i not in values]:
-            values |= self._by_autograd(rest, chunk, folded, among, out_NV)
+            values |= self._by_autograd(rest, chunk, folded, among, out_NV, slopes_NC)
+        if out_NV is not None and folded is not None and slopes_NC is not None:
+            folded.add(slopes_NC, out_NV)
         return self._summed(values, among)
 
     def _scale(self, i: int, among: slice, chunk: Chunk) -> Tensor:
@@ -291,7 +304,13 @@ class Sweep:
         return counts_N[:, None] * self.rows.weights[i]
 
     def _by_autograd(
-        self, wanted: Sequence[int], chunk: Chunk, folded: Folded | None, among: slice, out_NV: Tensor | None
+        self,
+        wanted: Sequence[int],
+        chunk: Chunk,
+        folded: Folded | None,
+        among: slice,
+        out_NV: Tensor | None,
+        slopes_NC: Tensor | None,
     ) -> dict[int, Tensor]:
         """Values of terms without a closed form here."""
         with torch.set_grad_enabled(out_NV is not None):
@@ -300,7 +319,8 @@ class Sweep:
             view = replace(chunk, logits_NV=logits, learned=leaves, _made={}, _soft={})
             buckets = []
             if folded is not None:
-                buckets = [folded.buckets_NC.detach().requires_grad_(out_NV is not None)]
+                known = folded.support.logs_NC.shape[1]
+                buckets = [folded.buckets_NC[:, :known].detach().requires_grad_(out_NV is not None)]
                 view.put(buckets_NC=buckets[0])
             values = {i: self.rows.terms[i].rows(view) for i in wanted}
             heavy = [i for i in wanted if self.rows.weights[i]]
@@ -309,8 +329,8 @@ class Sweep:
             found = torch.autograd.grad(total, [logits, *buckets, *leaves.values()], allow_unused=True)
             if found[0] is not None:
                 out_NV += found[0]
-            if folded is not None and found[1] is not None:
-                folded.add(found[1], out_NV)
+            if slopes_NC is not None and buckets and found[1] is not None:
+                slopes_NC[:, : found[1].shape[1]] += found[1]
             assert self.gradients is not None
             for sum_, part in zip(self.gradients.learned.values(), found[1 + len(buckets) :], strict=True):
                 if part is not None:

@@ -11,13 +11,17 @@ from limbeck.alignment.layers import match_layers
 from limbeck.core.errors import MissingExtra, ModelError, RecipeError
 from limbeck.core.recipe import Model, Recipe
 from limbeck.core.recipe.training import asking
+from limbeck.data.difficulty import PASS_RATE
 from limbeck.models.compact.convert import DECODERS, check_changes
 from limbeck.models.load import load_config, new_config
 from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
 from limbeck.objectives import DistributionTerm
 from limbeck.objectives.base import BatchTerm
 from limbeck.pipeline._job import RunJob
+from limbeck.pipeline._prompts import given_prompts
 from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
+from limbeck.pipeline._writers import currencies
+from limbeck.pipeline.generate import adds
 from limbeck.tasks.causal_lm import CausalLM
 from limbeck.tasks.text_classification import TextClassification
 from limbeck.training.augment import refuse_blends
@@ -71,6 +75,9 @@ def _check_tokenizers(recipe: Recipe) -> None:
 def _check_generate(recipe: Recipe) -> None:
     """What is written must be what the task can learn from."""
     for stage in recipe.generate:
+        if len(found := currencies(recipe, stage)) > 1:
+            what = f"generate ({stage.name}): writer and judge are paid in two currencies, which have no sum"
+            raise RecipeError(what, got=", ".join(found), fix="give both prices in one `currency`")
         by_class = stage.synthesize is not None and stage.synthesize.by == "class"
         if isinstance(recipe.task, TextClassification):
             if not by_class:
@@ -99,6 +106,7 @@ def check_ahead(job: RunJob) -> None:
         LimbeckError: the run would fail later, after the teacher's training.
     """
     recipe = job.recipe
+    check_pass_rate(job)
     if recipe.teacher is not None and recipe.teacher.combine == "domain":
         tested = job.splits.test if recipe.evaluate.split == "test" else job.splits.validation
         routes(recipe.teacher, [*trained_rows(job, recipe.stages), *tested])
@@ -123,6 +131,31 @@ def check_ahead(job: RunJob) -> None:
         sizes |= {name: value for name, value in student.cuts.items() if name in sizes}
         fields = {**sizes, "is_decoder": config.model_type in DECODERS, **student.compact}
         new_config({"model_type": "compact", **fields}, {})
+
+
+def check_pass_rate(job: RunJob) -> None:
+    """A curriculum by the teacher's pass rate, which takes a verifier and several answers to a prompt.
+
+    Raises:
+        RecipeError: the generated rows will have no pass rate, or the same one.
+    """
+    stages, written = job.recipe.stages, job.recipe.generate
+    named = [s.name for s in stages if s.data is None and PASS_RATE in getattr(s.curriculum, "measures", ())]
+    if not named or not written:
+        return
+    goes_by = f"the curriculum of stage {named[0]} goes by `{PASS_RATE}`"
+    for each in (each for each in written if each.verify is None):
+        new = each.synthesize is not None  # nothing is known of these
+        if new or any(PASS_RATE not in sample.meta for sample in given_prompts(job, each)):
+            what = f"{goes_by}, but generate ({each.name}) has no `verify` that says which answers are right"
+            raise RecipeError(what, fix="verify: ..., or another measure of difficulty")
+    if any(adds(job, each) for each in written):
+        if lacking := next((s.id for s in job.splits.train if PASS_RATE not in s.meta), None):
+            what = f"{goes_by}, but the given rows beside the generated ones have none"
+            raise RecipeError(what, got=f"row {lacking}", fix="generate.add=false, or another measure of difficulty")
+    elif all(each.verify is not None and each.samples == 1 and not each.recorded for each in written):
+        what = f"{goes_by}, but of one answer to each prompt the right ones alone are kept: all have 1"
+        raise RecipeError(what, fix="generate.samples=4, or another measure of difficulty")
 
 
 def _check_layers(job: RunJob) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from limbeck.core.errors import DataError
 from limbeck.core.recipe import Data, Generate
-from limbeck.core.types import Rows, Sample
+from limbeck.core.types import WRITTEN, Rows, Sample
 from limbeck.data.columns import column_names, plain, slices
 from limbeck.data.draw import subsample
 from limbeck.data.perturbation import AskedPerturbation, Perturbation, Perturbed, Refused, question_of
@@ -149,23 +149,26 @@ def synthesizer(job: RunJob, stage: Generate, writer: WriterAtWork, given: Seque
         sampling=writer.sampling(stop=()),
         system=stage.system,
         seed=stage.seed,
+        address=writer.address,
     )
 
 
 def new_prompt(stage: Generate, written: Written) -> Sample:
     """A synthesized prompt; nothing is known of its answer."""
     turns = [{"role": "user", "content": written.text}]
-    return Sample(f"{stage.name}/{written.id}", {"messages": turns}, None, {"synthesized": stage.name})
+    return Sample(f"{stage.name}/{written.id}", {"messages": turns}, None, {"synthesized": stage.name, WRITTEN: True})
 
 
 def requests_for(stage: Generate, writer: WriterAtWork, samples: Sequence[Sample]) -> list[tuple[Sample, Request]]:
     """Each prompt as often as answers are wanted."""
     sampling = writer.sampling()
-    return [
-        (sample, Request(sample.id, i, asked(stage, sample.inputs["messages"]), writer.name, sampling, stage.seed))
-        for sample in samples
-        for i in range(stage.samples)
-    ]
+    found = []
+    for sample in samples:
+        turns, written = asked(stage, sample.inputs["messages"]), bool(sample.meta.get(WRITTEN))
+        found += [
+            (sample, writer.request(sample.id, i, turns, sampling, written=written)) for i in range(stage.samples)
+        ]
+    return found
 
 
 def changing_requests(
@@ -173,10 +176,7 @@ def changing_requests(
 ) -> list[Request]:
     """One request for each prompt that the writer is to change."""
     sampling = writer.sampling(stop=())
-    return [
-        Request(f"{s.id}~{change.type()}", 0, tuple(change.messages(s)), writer.name, sampling, stage.seed)
-        for s in samples
-    ]
+    return [writer.request(f"{s.id}~{change.type()}", 0, change.messages(s), sampling) for s in samples]
 
 
 def _by_writer(
@@ -188,10 +188,17 @@ def _by_writer(
     for sample, request in zip(samples, requests, strict=True):
         outcome = outcomes[request.key]
         if isinstance(outcome, Completion):
-            made.append(change.perturbed(sample, outcome.content))
+            made.append(_marked(change.perturbed(sample, outcome.content)))
         else:
             made.append(Refused(outcome.reason))
     return made
+
+
+def _marked(found: Perturbed | Refused) -> Perturbed | Refused:
+    """A changed sample that says that a model wrote it."""
+    if isinstance(found, Refused):
+        return found
+    return replace(found, sample=replace(found.sample, meta={**found.sample.meta, WRITTEN: True}))
 
 
 def stand_ins(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from limbeck.generation._reading import Reader
 from limbeck.generation.budget import Price
 from limbeck.generation.endpoint import Endpoint
 from limbeck.generation.local import LocalGenerator
-from limbeck.generation.types import Generator, Sampling
+from limbeck.generation.types import Generator, Request, Sampling
 from limbeck.generation.vllm import VllmGenerator
 from limbeck.models.load import folder_digest, load_model, origin
 from limbeck.pipeline._job import RunJob, device
@@ -35,6 +36,18 @@ def writer_of(recipe: Any, stage: Generate) -> Teacher | Writer:
     found = stage.writer or recipe.teacher
     assert found is not None, "the recipe sees to it"
     return found
+
+
+def judge_of(stage: Generate) -> Writer | None:
+    """The model that a data stage's verifier names; None where it names none."""
+    named = getattr(stage.verify, "model", None)
+    return None if named is None else Writer.model_validate(named)
+
+
+def currencies(recipe: Any, stage: Generate) -> list[str]:
+    """What the money that a data stage costs is counted in; more than one cannot be added up."""
+    asked = [*([] if stage.recorded else [writer_of(recipe, stage)]), judge_of(stage)]
+    return sorted({each.endpoint.currency for each in asked if each is not None and each.endpoint is not None})
 
 
 def is_prepared(spec: Teacher | Writer) -> bool:
@@ -64,8 +77,13 @@ class WriterAtWork:
     def identity(self) -> dict[str, Any]:
         """What the answers hang on, as far as it is not the artifact `prepare`."""
         if self.endpoint is not None:
-            return {name: value for name, value in dump_recipe(self.endpoint).items() if name in _DECIDES}
+            return {"address": self.address, "model": self.name, "extra": dict(self.endpoint.extra)}
         return {"model": self.name}
+
+    @property
+    def address(self) -> str:
+        """Where it is asked, by the name that the ledger has for it; empty for a local model."""
+        return "" if self.endpoint is None else self.endpoint.known_as or self.endpoint.base_url
 
     @cached_property
     def name(self) -> str:
@@ -75,7 +93,10 @@ class WriterAtWork:
         stored = None if self.prepared is None else self.prepared.path / "teacher"
         if is_prepared(self.spec) and stored is not None and stored.is_dir():
             return f"teacher@{folder_digest(stored)[:12]}"
-        return f"{self.spec.model}@{origin(self.spec).fingerprint[:12]}"
+        # Where a folder lies is nobody else's business, and does not change its weights.
+        model = Path(str(self.spec.model))
+        name = model.resolve().name if model.is_dir() else str(self.spec.model)
+        return f"{name}@{origin(self.spec).fingerprint[:12]}"
 
     @property
     def price(self) -> Price:
@@ -98,6 +119,22 @@ class WriterAtWork:
             "extra": {**further, **asked.extra},
         }
         return Sampling(**{**fields, **changes})
+
+    def request(
+        self, id: str, sample: int, messages: Sequence[Mapping[str, str]], sampling: Sampling, *, written: bool = False
+    ) -> Request:
+        """What it is asked.
+
+        Args:
+            id: the prompt's id.
+            sample: which of the prompt's answers this is.
+            messages: the conversation.
+            sampling: how the answer is drawn.
+            written: a model wrote part of the conversation.
+        """
+        return Request(
+            id, sample, tuple(messages), self.name, sampling, self.stage.seed, address=self.address, written=written
+        )
 
     @cached_property
     def generator(self) -> Generator:
@@ -137,10 +174,6 @@ class WriterAtWork:
         model = load_model(spec, "AutoModelForCausalLM", settings={})
         torch.nn.Module.to(model, device())
         return str(spec.model), model.eval(), Reader(tokenizer, self.name, ends=_ends(model))
-
-
-_DECIDES = ("base_url", "model", "extra")
-"""Fields of an endpoint that its answers hang on."""
 
 
 def _behind(section: EndpointSection) -> Endpoint:

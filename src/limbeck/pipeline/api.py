@@ -28,6 +28,7 @@ def run(
     *,
     until: str = "report",
     force: bool = False,
+    ledger: str | Path | None = None,
 ) -> Result:
     """Run a recipe to its report.
 
@@ -36,6 +37,8 @@ def run(
         overrides: settings of the form `key.path=value`.
         until: stop after this step: prepare, train, evaluate or report.
         force: do steps again that are up to date.
+        ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder. Runs that
+            name one file share its answers.
 
     Returns:
         Where the student and the report are, and the scores.
@@ -43,7 +46,8 @@ def run(
     Raises:
         LimbeckError: with what is wrong, what is allowed and how to fix it.
     """
-    return run_recipe(load_recipe(recipe, overrides), until=until, force=force)
+    kept = None if ledger is None else Path(ledger)
+    return run_recipe(load_recipe(recipe, overrides), until=until, force=force, ledger=kept)
 
 
 def distill(

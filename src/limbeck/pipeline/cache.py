@@ -13,9 +13,10 @@ import numpy as np
 import torch
 import transformers
 
+from limbeck.cache.codecs import Codec, Full
 from limbeck.cache.fit import Asked
 from limbeck.cache.record import Fitted, Source, fit, record
-from limbeck.cache.store import CODEC, Cache, Facts, Format, describe
+from limbeck.cache.store import CODEC, VERSION, Cache, Facts, Format, describe
 from limbeck.core.artifacts import Artifact, digest_of, write_json
 from limbeck.core.errors import RecipeError
 from limbeck.core.progress import bar, is_main_process
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MEASURED = "measured.json"
+INERT = ("transformers_version", "_name_or_path")
+"""Fields of a config that change nothing of what a model says."""
 
 
 def refuse_uncachable(recipe: Recipe) -> None:
@@ -84,6 +87,7 @@ def cache(job: RunJob, prepared: Artifact | None) -> Artifact | None:
     stages = [stage for stage in recipe.stages if asking(stage)]
     inputs: dict[str, Any] = {
         "cache": dump_recipe(recipe.cache),
+        "version": VERSION,
         "reads": {"student": model_inputs(recipe.student)["tokenizer"], "spec": _reading(recipe)},
         "terms": [dump_recipe(stage)["terms"] for stage in stages],
         **_rows_inputs(job),
@@ -119,12 +123,21 @@ def facts_of(job: RunJob, prepared: Artifact, processor: Any, vocabulary: int) -
         processor: the tokenizer or image processor that makes the batches.
         vocabulary: the teacher's classes.
     """
-    files = prepared.manifest["files"]
-    weights = {n: e["sha256"] for n, e in files.items() if n.startswith("teacher/") and n.endswith(".safetensors")}
     task = {k: v for k, v in dump_recipe(job.recipe)["task"].items() if k not in ("answer_pattern", "packing")}
     template = {"task": task, "chat_template": getattr(processor, "chat_template", None)}
-    teacher = digest_of(weights) if weights else origin(cast(Teacher, job.recipe.teacher)).fingerprint
-    return Facts(teacher, _digest(processor), digest_of(template), vocabulary)
+    return Facts(_teacher_digest(job, prepared), _digest(processor), digest_of(template), vocabulary)
+
+
+def _teacher_digest(job: RunJob, prepared: Artifact) -> str:
+    """Identity of all that decides what the teacher says: weights, adapters, code, config and precision."""
+    spec = cast(Teacher, job.recipe.teacher)
+    own = {name: entry["sha256"] for name, entry in prepared.manifest["files"].items() if name.startswith("teacher/")}
+    if "teacher/config.json" not in own:
+        return digest_of([origin(spec).fingerprint, spec.dtype])
+    config = json.loads((prepared.path / "teacher" / "config.json").read_text(encoding="utf-8"))
+    told = {name: value for name, value in config.items() if name not in INERT}
+    files = {name: sha for name, sha in own.items() if name.endswith((".safetensors", "adapter_config.json", ".py"))}
+    return digest_of([files, told, spec.dtype])
 
 
 def _digest(processor: Any) -> str:
@@ -233,19 +246,19 @@ def _fit(
     """The codec that the recipe's budget buys."""
     plan, classes = cast(Any, job.recipe.cache), _classes(model)
     asking_all = [term for stage in stages for term in stage.terms if _reads_dist(cast(Objective, term))]
-    classifier = model.get_output_embeddings() is None
-    kind = "full" if plan.type == "auto" and plan.k is None and classifier else plan.type
-    whole = [t.type() for t in asking_all if isinstance(t, BatchTerm) or getattr(t, "needs_all_classes", False)]
-    if whole and kind != "full" and not classifier:
-        raise RecipeError(
-            f"'{whole[0]}' reads every class of the teacher", got=f"cache.type: {kind}", fix="cache.type=full"
-        )
+    free = plan.type == "auto" and plan.k is None and plan.bytes_per_token is None
+    kind = "full" if free and model.get_output_embeddings() is None else plan.type
     drawable = all(_drawable(term) for term in asking_all)
     prior = np.zeros(classes, dtype=np.int64)
     for labels in (each.values["labels"] for each in features if "labels" in each.values):
         ids = np.asarray(labels)
         prior += np.bincount(ids[(ids != IGNORE) & (ids < classes)], minlength=classes)
-    return fit(source, Asked(plan.bytes_per_token, kind, plan.k, plan.dtype), prior, drawable)
+    fitted = fit(source, Asked(plan.bytes_per_token, kind, plan.k, plan.dtype), prior, drawable)
+    whole = [t.type() for t in asking_all if isinstance(t, BatchTerm) or getattr(t, "needs_all_classes", False)]
+    if whole and not isinstance(fitted.codec, Full):
+        got = f"a recording of type {cast(Codec, fitted.codec).type}"
+        raise RecipeError(f"'{whole[0]}' reads every class of the teacher", got=got, fix="cache={type: full}")
+    return fitted
 
 
 def _drawable(term: Any) -> bool:
@@ -272,7 +285,7 @@ def table(artifact: Artifact) -> list[dict[str, str]]:
         "samples": f"{found['samples']:,}",
         "labels": f"{found['tokens']:,}",
         "codec": "none" if codec is None else codec["type"],
-        "bytes a label": f"{found['bytes_per_token']:.1f}" if codec is not None else "-",
+        "bytes a label": "-" if codec is None else f"{found['bytes_per_token']:.1f}",
         "layers": ", ".join(made["features"]) or "none",
         "size": f"{found['bytes'] / 2**20:,.2f} MiB",
         "mass of the rest": f"{measured['tail_mass']:.4f}" if "tail_mass" in measured else "-",

@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.core.artifacts import Artifact
-from limbeck.core.errors import DataError, RecipeError
-from limbeck.core.progress import is_main_process
-from limbeck.core.recipe import Generate, Model, Writer, dump_recipe
+from limbeck.core.errors import DataError, ModelError, RecipeError
+from limbeck.core.progress import is_main_process, say
+from limbeck.core.recipe import Generate, Model, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import Splits
 from limbeck.data.perturbation import question_of
 from limbeck.data.sources._base import Source
-from limbeck.generation.budget import Budget
+from limbeck.generation.budget import Amount, Budget
 from limbeck.generation.engine import generate as answer_all
 from limbeck.generation.ledger import Ledger
-from limbeck.generation.types import Completion, Generator, Outcome, Request
+from limbeck.generation.types import Completion, Failure, Generator, Outcome, Request
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._prompts import Prompts, all_prompts, given_prompts, reference_of, requests_for, synthesizer
 from limbeck.pipeline._recorded import recorded_answers
 from limbeck.pipeline._rows import Table, read_rows
-from limbeck.pipeline._writers import WriterAtWork, is_prepared, writer_of
+from limbeck.pipeline._writers import WriterAtWork, currencies, is_prepared, judge_of, writer_of
 from limbeck.tasks.text_classification import TextClassification
-from limbeck.verification.pass_at import pass_at
+from limbeck.verification.pass_at import pass_at, tries
 from limbeck.verification.select import Reviewed, review
-from limbeck.verification.types import Candidate, Filter, Messages, Verifier
+from limbeck.verification.types import Candidate, Filter, Held, Messages, Verifier
 
 GIVEN = "given"
 """What a mixture calls given rows beside generated ones."""
@@ -58,7 +58,11 @@ def generate(job: RunJob, prepared: Artifact | None) -> Artifact | None:
         return None
     asking = [each for each in stages if not each.recorded]
     writers = {each.name: WriterAtWork(job, prepared, writer_of(job.recipe, each), each) for each in asking}
-    judges = {f"{each.name}/judge": judge for each in stages if (judge := judge_of(job, each)) is not None}
+    judges = {
+        f"{each.name}/judge": WriterAtWork(job, None, judge, each)
+        for each in stages
+        if (judge := judge_of(each)) is not None
+    }
     compared = any(_compares(each) for stage in stages for each in stage.filters)
     inputs = {
         "generate": [{k: v for k, v in dump_recipe(stage).items() if k not in _HOW} for stage in stages],
@@ -77,12 +81,6 @@ def generate(job: RunJob, prepared: Artifact | None) -> Artifact | None:
 def _compares(sieve: object) -> bool:
     """Whether a filter looks at the evaluation rows."""
     return isinstance(sieve, Filter) and type(sieve).against is not Filter.against
-
-
-def judge_of(job: RunJob, stage: Generate) -> WriterAtWork | None:
-    """The model that a data stage's verifier names; None where it names none."""
-    named = getattr(stage.verify, "model", None)
-    return None if named is None else WriterAtWork(job, None, Writer.model_validate(named), stage)
 
 
 def with_generated(job: RunJob, generated: Artifact | None) -> RunJob:
@@ -164,18 +162,21 @@ class _Generation:
             dropped.add_written(written, stage.name)
         reasons = [*(r for _, r in found.dropped), *(r for _, r in failed)]
         reasons += [f"synthesized: {w.reason}" for w in prompts.synthesis.dropped]
-        spent = ledger.totals(stage.name).spent
-        cost = {"currency": writer.endpoint.currency, "cost": spent.cost} if writer and writer.endpoint else {}
+        totals, money = ledger.totals(stage.name), currencies(self.job.recipe, stage)
+        if totals.lost.tokens:
+            cost = f" ({totals.lost.cost:,.4f} {money[0]})" if money else ""
+            say(f"generate: {stage.name}: {totals.lost.tokens:,} tokens{cost} possibly spent on calls that were lost")
         return {
             "model": writer.name if writer else "recorded",
             "prompts": dict(prompts.counts),
             "answers": len(candidates),
             "rows": len(found.kept),
             "pass_at": _pass_at(stage, candidates, found),
-            "dropped": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+            "dropped": dict(sorted(Counter(reasons).items())),
             "synthesis_failed": dict(prompts.synthesis.failed),
             "synthesis_missing": prompts.synthesis.missing.total(),
-            "spent": {"prompt_tokens": spent.prompt, "completion_tokens": spent.completion, **cost},
+            "spent": _told(totals.spent, money),
+            "possibly_spent": _told(totals.lost, money),
         }
 
     @property
@@ -211,10 +212,12 @@ class _Generation:
 
     def _review(self, stage: Generate, candidates: list[Candidate], ledger: Ledger) -> Reviewed:
         filters = [each for each in stage.filters if isinstance(each, Filter)]
-        against: list[str] = []
+        against: list[Held] = []
         if any(map(_compares, filters)):
             splits = self.job.splits
-            against = [t for sample in (*splits.validation, *splits.test) if (t := question_of(sample))]
+            for sample in (*splits.validation, *splits.test):
+                if question := question_of(sample):
+                    against.append(Held(question, sample.target if isinstance(sample.target, str) else ""))
         verifier = stage.verify if isinstance(stage.verify, Verifier) else None
         ask = None
         if verifier is not None and verifier.asks_model:
@@ -222,8 +225,8 @@ class _Generation:
         return review(candidates, verifier, filters, stage.keep, stage.vote, against, ask)
 
     def _judge(self, stage: Generate) -> WriterAtWork:
-        if (judge := judge_of(self.job, stage)) is not None:
-            return judge
+        if (judge := judge_of(stage)) is not None:
+            return WriterAtWork(self.job, None, judge, stage)
         if stage.recorded:
             what = f"generate ({stage.name}): answers are recorded, so that no writer can judge them"
             raise RecipeError(what, fix="name one: verify: {type: judge, model: ...}")
@@ -245,21 +248,37 @@ class Asking:
     ledger: Ledger
 
     def outcomes(self, requests: Sequence[Request]) -> Mapping[str, Outcome]:
-        """The outcome of each request by its key; a local model is not loaded where the ledger has them all."""
+        """The outcome of each request by its key; a local model is not loaded where the ledger has them all.
+
+        Raises:
+            ModelError: too many stay unanswered for a reason that passes; all others are in the ledger.
+        """
         known = self.ledger.entries((r.key for r in requests), self.stage.name)
         generator: Generator = _Known(self.writer.name)
         if not all(r.key in known and known[r.key].is_final for r in requests):
             generator = self.writer.generator
         spent = Budget(self.stage.budget.tokens, self.stage.budget.cost)
-        return answer_all(
-            generator, requests, self.ledger, budget=spent, scope=self.stage.name, title=f"generate: {self.stage.name}"
-        )
+        title = f"generate: {self.stage.name}"
+        found = answer_all(generator, requests, self.ledger, budget=spent, scope=self.stage.name, title=title)
+        self._refuse_outage(found)
+        return found
+
+    def _refuse_outage(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Rows that lack what an outage swallowed are no finished step: nobody would ask again."""
+        failed = Counter(o.reason for o in outcomes.values() if isinstance(o, Failure) and o.passes)
+        if failed and failed.total() / len(outcomes) > self.stage.max_failed:
+            raise ModelError(
+                f"generate ({self.stage.name}): {failed.total():,} of {len(outcomes):,} requests have no answer yet",
+                got=", ".join(f"{reason} {count:,}" for reason, count in sorted(failed.items())),
+                allowed=f"{self.stage.max_failed:.1%} (`max_failed`)",
+                fix="run again: what was answered is kept, and only the others are asked; or raise `max_failed`",
+            )
 
     def texts(self, conversations: Sequence[Messages]) -> list[str | None]:
         """The answers of a judge, greedy; None where there is none."""
         sampling = self.writer.sampling(temperature=0.0, top_p=1.0, stop=())
         requests = [
-            Request(f"judge/{i}", 0, turns, self.writer.name, sampling, self.stage.seed)
+            self.writer.request(f"judge/{i}", 0, turns, sampling, written=True)  # the answer that is judged
             for i, turns in enumerate(conversations)
         ]
         outcomes = self.outcomes(requests)
@@ -309,13 +328,19 @@ def _candidates(
 
 
 def _pass_at(stage: Generate, candidates: Sequence[Candidate], found: Reviewed) -> dict[str, float]:
-    """pass@k for one answer and for all of a prompt's: how often one is right, by what the rows say, not by a vote."""
+    """pass@k from one answer to all of a prompt's: how often one is right, by what the rows say, not by a vote."""
     if stage.verify is None:
         return {}
-    judged = {each.prompt for each in candidates if each.reference is not None or not stage.vote}
+    judged = dict.fromkeys(each.prompt for each in candidates if each.reference is not None or not stage.vote)
     facts = [found.facts[prompt] for prompt in judged]
-    shares = {k: pass_at(k, facts) for k in sorted({1, stage.samples})}
+    shares = {k: pass_at(k, facts) for k in tries(stage.samples)}
     return {str(k): share for k, share in shares.items() if share is not None}
+
+
+def _told(amount: Amount, money: Sequence[str]) -> dict[str, Any]:
+    """Tokens, and what they cost where somebody is paid."""
+    cost = {"currency": money[0], "cost": amount.cost} if money else {}
+    return {"prompt_tokens": amount.prompt, "completion_tokens": amount.completion, **cost}
 
 
 def _user(text: str) -> Messages:

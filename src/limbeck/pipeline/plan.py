@@ -19,7 +19,7 @@ from limbeck.generation.budget import Budget
 from limbeck.generation.engine import Estimate, estimate
 from limbeck.generation.ledger import Ledger
 from limbeck.generation.types import Outcome, Request
-from limbeck.pipeline._ahead import check_recipe
+from limbeck.pipeline._ahead import check_pass_rate, check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._prompts import (
     all_prompts,
@@ -114,6 +114,7 @@ def _stages(recipe: Recipe) -> Iterator[tuple[RunJob, Generate, WriterAtWork, Le
         raise RecipeError("the recipe has no `generate` section", fix="generate: {samples: 4}")
     check_recipe(recipe)
     job = RunJob(recipe)
+    check_pass_rate(job)
     prepared = _prepared(recipe.output / "prepare")
     with Ledger(job.ledger) as ledger:
         for stage in (each for each in recipe.generate if not each.recorded):

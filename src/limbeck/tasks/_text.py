@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limbeck.core.errors import DataError, ModelError
 from limbeck.core.recipe import Model, TrainTokenizer
+from limbeck.data.thinking import CLOSE, OPEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,6 +77,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special: dict[str, str]) ->
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special
     )
+
+
+def spells_special(tokenizer: Any, texts: Iterable[str]) -> bool:
+    """Whether a text holds the name of a special token, which the tokenizer would read as that token.
+
+    Think tags do not count: they are how a thought is written, whatever a tokenizer takes them for.
+    """
+    names = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} - {OPEN, CLOSE}
+    return any(name in text for text in texts for name in names)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> Tensor:

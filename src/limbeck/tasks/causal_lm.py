@@ -19,7 +19,7 @@ from limbeck.tasks._base import Codec, Encoded, Feature, Task
 from limbeck.tasks._decode import generate
 from limbeck.tasks._packing import packed
 from limbeck.tasks._templates import name_of, probe, render, write
-from limbeck.tasks._text import load_tokenizer, pad, text_of, tokenizer_for
+from limbeck.tasks._text import load_tokenizer, pad, spells_special, text_of, tokenizer_for
 from limbeck.tasks._traces import Lengths, conversation, refold
 
 if TYPE_CHECKING:
@@ -141,9 +141,7 @@ class CausalCodec(Codec):
 
     def _commands(self, sample: Sample) -> bool:
         """Whether a text holds the name of a special token, which a tokenizer would read as that token."""
-        names = [t.content for t in self.processor.added_tokens_decoder.values() if t.special]
-        texts = [sample.target, *(turn["content"] for turn in sample.inputs["messages"])]
-        return any(name in text for text in texts for name in names)
+        return spells_special(self.processor, [sample.target, *(t["content"] for t in sample.inputs["messages"])])
 
     def prompt_ids(self, sample: Sample) -> list[int]:
         """The tokens of the prompt, the same in training and in generation."""

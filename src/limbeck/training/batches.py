@@ -18,7 +18,7 @@ from limbeck.core.errors import TrainingError
 from limbeck.core.recipe import Stage
 from limbeck.core.types import Sample
 from limbeck.data.curriculum import Curriculum
-from limbeck.data.difficulty import difficulty
+from limbeck.data.difficulty import asks_student, difficulty
 from limbeck.data.mixture import draws, parts_of, shares
 from limbeck.tasks import Encoded
 
@@ -181,7 +181,14 @@ class Order:
         return rows[np.argsort(-self.lengths[rows], kind="stable")]
 
 
-def order_of(stage: Stage, train: Encoded, steps: int, seed: Sequence[int]) -> Order:
+def goes_by_student(stage: Stage, train: Encoded) -> bool:
+    """Whether a stage's curriculum asks for the student's loss on each row, see `row_losses`."""
+    return stage.curriculum is not None and asks_student(_sources(train), cast(Curriculum, stage.curriculum).measures)
+
+
+def order_of(
+    stage: Stage, train: Encoded, steps: int, seed: Sequence[int], losses: Sequence[float] | None = None
+) -> Order:
     """The order of a stage's samples, with its mixture and its curriculum.
 
     Args:
@@ -189,6 +196,7 @@ def order_of(stage: Stage, train: Encoded, steps: int, seed: Sequence[int]) -> O
         train: its training rows.
         steps: its optimizer steps.
         seed: draws the order; the run's, and the stage's place.
+        losses: of the student on each row, for a curriculum that goes by them.
 
     Raises:
         RecipeError: the rows do not fit the mixture or the curriculum.
@@ -205,7 +213,7 @@ def order_of(stage: Stage, train: Encoded, steps: int, seed: Sequence[int]) -> O
     span = None
     if stage.curriculum is not None:
         curriculum = cast(Curriculum, stage.curriculum)
-        hard, span = difficulty(samples, curriculum.measures, lengths), curriculum.span
+        hard, span = difficulty(samples, curriculum.measures, lengths, losses), curriculum.span
         # Rows that are equally difficult come in a random order, not in the source's.
         chance = np.random.default_rng([*seed, 3]).random(len(hard))
         rows = [part[np.lexsort((chance[part], hard[part]))] for part in rows]

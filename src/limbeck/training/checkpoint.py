@@ -41,6 +41,8 @@ class Progress:
     """Validations of the stage that brought nothing better, all in all."""
     scales: dict[str, float] | None = None
     """Of every term of the stage, its size on the first batch; None where the stage does not balance its terms."""
+    losses: list[float] | None = None
+    """The loss on each training row of the student that the stage began with; None where no curriculum goes by it."""
     scaler: dict[str, float] | None = None
     """State of the loss scaler, in fp16."""
     answers: dict[str, list[list[int]]] | None = None

@@ -29,7 +29,7 @@ from limbeck.teachers.gated import gated
 from limbeck.teachers.local import MovingTeacher
 from limbeck.training.augment import Augmenter, refuse_without_replay
 from limbeck.training.balance import term_sizes, weights_now
-from limbeck.training.batches import Order, order_of, share
+from limbeck.training.batches import Order, goes_by_student, order_of, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
 from limbeck.training.checks import check_packing, check_stage
 from limbeck.training.distiller import Distiller
@@ -38,6 +38,7 @@ from limbeck.training.log import Log
 from limbeck.training.matching import find_pairs, match_table
 from limbeck.training.on_policy import Writer, Written, check_on_policy, silenced
 from limbeck.training.optim import learning_rate, make_optimizer, select_trained
+from limbeck.training.row_losses import row_losses
 from limbeck.training.step import Now, Teacher, optimizer_step
 from limbeck.training.validate import better, validate
 
@@ -179,7 +180,8 @@ def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
         features, world = each.train.features, accelerator.num_processes
         check_on_policy(each.stage, job.student, job.codec, job.teacher, features, world)
         if each.stage.mixture is not None or each.stage.curriculum is not None:
-            order_of(each.stage, each.train, each.steps, (job.seed, 0))
+            any_losses = range(len(features))  # the student's own are known when the stage begins
+            order_of(each.stage, each.train, each.steps, (job.seed, 0), any_losses)
         found = match_table(distiller)
         rows += [{"stage": each.stage.name, **row} for row in found]
     if rows and accelerator.is_main_process:
@@ -216,7 +218,9 @@ class _Run:
         optimizer = make_optimizer(distiller, plan)
         self._resume(optimizer)
         wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
-        self.order = order_of(plan, each.train, each.steps, (job.seed, progress.stage))
+        if progress.losses is None and goes_by_student(plan, each.train):
+            progress.losses = self._losses(each)
+        self.order = order_of(plan, each.train, each.steps, (job.seed, progress.stage), progress.losses)
         self.writer = None
         if plan.on_policy is not None:
             self.writer = Writer(plan, progress.stage, job.student, job.codec, job.seed, job.shared, self.accelerator)
@@ -261,6 +265,12 @@ class _Run:
         if isinstance(self.job.teacher, MovingTeacher):
             found["teacher"] = self.job.teacher.model
         return found
+
+    def _losses(self, each: StageJob) -> list[float]:
+        """The student's loss on each row. A kill before the first checkpoint finds the same student, and the same."""
+        say(f"{self.job.title}: stage {each.stage.name}: its loss on {len(each.train):,} rows, for the curriculum")
+        size = self.job.training.per_device_eval_batch_size
+        return row_losses(self.accelerator, self.job.student, self.job.codec, each.train.features, size)
 
     def _drawn(self, each: StageJob, step: int) -> list[Feature]:
         """The samples of a step of the stage, over all processes."""
@@ -336,7 +346,8 @@ class _Run:
         if each.stage.mixture is not None:
             found["mixture"] = self.order.told()
         progress.done.append(found)
-        progress.best = progress.best_step = progress.scales = progress.answers = progress.written = None
+        progress.best = progress.best_step = progress.scales = progress.losses = None
+        progress.answers = progress.written = None
         progress.stalls = 0
         self._save(optimizer)
 

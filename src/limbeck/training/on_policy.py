@@ -291,7 +291,7 @@ def check_on_policy(
 
     Raises:
         RecipeError: the task's samples are no prompts with answers, the teacher knows recorded samples only, or the
-            engine does not fit.
+            engine does not fit the student, the machine or the number of processes.
         ModelError: a model has too few positions for a prompt and its answer.
         MissingExtra: vLLM is asked for and not installed.
     """
@@ -302,7 +302,7 @@ def check_on_policy(
         what = f"{where}: `on_policy` needs prompts whose answers a model can write token by token"
         raise RecipeError(what, got=type(codec).__name__, allowed="the task causal-lm")
     if plan.engine == "vllm":
-        refuse_vllm(world)
+        refuse_vllm(student, world)
     members = getattr(teacher, "members", [teacher])
     if any(hasattr(member, "recorded") for member in members):
         what = f"{where}: a teacher that answers from a recording has not seen what the student writes"

@@ -21,21 +21,25 @@ MEMORY = 0.3
 """Share of the GPU's memory that vLLM may take; the rest is for training."""
 
 
-def refuse_vllm(world: int) -> None:
+def refuse_vllm(student: PreTrainedModel, world: int) -> None:
     """Make sure that vLLM can be used.
 
     Args:
+        student: writes.
         world: processes of the training.
 
     Raises:
         MissingExtra: it is not installed.
-        RecipeError: there is no GPU, or more than one process.
+        RecipeError: there is no GPU, more than one process, or the student learns by LoRA.
     """
+    if getattr(student, "peft_config", None) is not None:
+        what = "vllm takes the weights of plain models, and this student learns by LoRA"
+        raise RecipeError(what, fix="on_policy.engine=transformers, or student.lora=null")
     if importlib.util.find_spec("vllm") is None:
         raise MissingExtra("on_policy.engine: vllm", "vllm")
     if world > 1 or not torch.cuda.is_available():
         got = f"{world} process(es), {'a' if torch.cuda.is_available() else 'no'} GPU"
-        raise RecipeError("vllm writes beside one process on a GPU", got=got, fix="on_policy.engine: transformers")
+        raise RecipeError("vllm writes beside one process on a GPU", got=got, fix="on_policy.engine=transformers")
 
 
 class VllmEngine:

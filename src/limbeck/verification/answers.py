@@ -63,7 +63,7 @@ _SCALES = {
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox)\s*\{([^{}]*)\}|\\[,;:! ]|\\left|\\right")
 _THOUGHT = re.compile(r"\A.*</think>", re.DOTALL)
 _FENCE = re.compile(
-    r"(?P<indent>^[ \t]*|(?<=\s))```[ \t]*(?P<language>[\w+#.-]*)[^\n`]*\n(?P<inside>.*?)(?:^[ \t]*```|```[ \t]*$)",
+    r"(?P<indent>^[ \t]*|(?<=\s))```[ \t]*+(?P<language>[\w+#.-]*+)[^\n`]*+\n(?P<inside>.*?)(?:^[ \t]*```|```[ \t]*$)",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -166,8 +166,8 @@ def number_of(text: str) -> Number | None:
     if found is None or _PARTS.search(found["words"] or ""):
         return None
     plain = canonical(found["number"])
-    if not re.fullmatch(r"-?\d+(?:\.\d+)?(?:E[-+]?\d{1,3})?", plain):
-        return None
+    if not re.fullmatch(r"-?\d{1,2000}(?:\.\d{1,2000})?(?:E[-+]?\d{1,3})?", plain):
+        return None  # Python refuses to read the longest ones
     value = Fraction(plain)
     if found["below"]:
         below = int(found["below"])

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from limbeck.verification.select import Facts
 
 
+def tries(samples: int) -> list[int]:
+    """The k that pass@k is told for: 1, 2, 4, ... and the number of samples itself."""
+    return [*(2**i for i in range((samples - 1).bit_length())), samples]
+
+
 def pass_at(k: int, facts: Collection[Facts]) -> float | None:
     """pass@k, without bias: the mean over prompts of 1 - C(n - c, k) / C(n, k), of n answers c of them right.
 

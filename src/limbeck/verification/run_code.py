@@ -8,6 +8,7 @@ by accident. They are no wall against one that was written to do harm.
 from __future__ import annotations
 
 import _posixsubprocess
+import _socket
 import builtins
 import json
 import os
@@ -26,13 +27,13 @@ _REFUSED = (
     "os.spawn",
     "os.kill",
     "os.killpg",
-    "os.putenv",
     "subprocess.Popen",
     "pty.spawn",
     "socket.",
     "ftplib.",
     "urllib.Request",
     "signal.pthread_kill",
+    "ctypes.dlsym",
 )
 _CHANGING = (
     "os.remove",
@@ -88,6 +89,8 @@ def _guard(folder: str) -> Callable[[str, tuple[Any, ...]], None]:
         return place == os.devnull or place.startswith(folder + os.sep)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "socket.__new__" and args[1] == _socket.AF_UNIX:
+            return  # asyncio makes a pair of these; to connect one to anything is another event
         if event.startswith(_REFUSED):
             raise PermissionError(f"not allowed here: {event}")
         if event == "open" and not isinstance(args[0], int):

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from limbeck.core.errors import RecipeError
 from limbeck.verification.grams import grams, likeness, units
-from limbeck.verification.types import Ask, Candidate, Checker, Filter, Sieve, Verdict, Verifier
+from limbeck.verification.types import Ask, Candidate, Checker, Filter, Held, Sieve, Verdict, Verifier
 
 Preference = Literal["shortest", "diverse", "first"]
 
@@ -55,7 +55,7 @@ class Facts:
         kept: how many are kept.
         pass_rate: right / answers; an answer that was cut off or filtered out did not pass. None without a verifier.
         voted: the final answer that most agree on, None without a vote or if no answer leads.
-        share: the voted answer's share of the final answers.
+        share: the voted answer's share of all the prompt's answers.
     """
 
     answers: int
@@ -106,7 +106,7 @@ def review(
     filters: Sequence[Filter] = (),
     keep: Choice | None = None,
     vote: bool | float = False,
-    against: Sequence[str] = (),
+    against: Sequence[Held] = (),
     ask: Ask | None = None,
 ) -> Reviewed:
     """Judge all answers and choose those to learn from.
@@ -118,7 +118,7 @@ def review(
         keep: how many of each prompt, and which; None keeps all that are right.
         vote: answers to prompts without a reference are right if they are what most of them say (self-consistency). A
             number is the least share that the voted answer must have.
-        against: texts of the evaluation sets.
+        against: rows of the evaluation sets.
         ask: asks the model that judges, for a verifier that needs one.
 
     Returns:
@@ -224,7 +224,9 @@ def _verified(
     for each, voted in zip(candidates, by_vote, strict=True):
         verdict = _voted(checker.final(each), votes[each.prompt], share) if voted else next(judged)
         if verdict.found is not None:
-            each = replace(each, meta={**each.meta, "final_answer": verdict.found})
+            # Half a surrogate pair, which JSON and programs can spell, fits into no file.
+            found = verdict.found.encode(errors="backslashreplace").decode()
+            each = replace(each, meta={**each.meta, "final_answer": found})
         if verdict.ok:
             right.append(each)
         else:

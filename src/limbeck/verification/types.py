@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from limbeck.core.errors import DataError, RecipeError
 from limbeck.core.parts import Part, part
@@ -118,8 +118,15 @@ class Verifier(Part, ABC):
         return self
 
 
+class Held(NamedTuple):
+    """A row of the evaluation sets: what it asks, and its answer where that is a text."""
+
+    question: str
+    answer: str = ""
+
+
 class Sieve(Protocol):
-    """What lets answers through or not: a filter, or one that has been given texts to compare with."""
+    """What lets answers through or not: a filter, or one that has been given evaluation rows to compare with."""
 
     def judge(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, str | None]]:
         """Each candidate, in order, with None if it stays, or a short reason to count by if it goes."""
@@ -137,8 +144,8 @@ class Filter(Part, ABC):
     def judge(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, str | None]]:
         """Each candidate, in order, with None if it stays, or a short reason to count by if it goes."""
 
-    def against(self, texts: Iterable[str]) -> Sieve:
-        """The same filter, with the texts of the evaluation sets; itself where it does not need them."""
+    def against(self, held: Iterable[Held]) -> Sieve:
+        """The same filter, with the rows of the evaluation sets; itself where it does not need them."""
         return self
 
 

@@ -11,8 +11,9 @@ import os
 import re
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 Job = Callable[[dict[str, Any]], Any]
 
@@ -45,15 +46,47 @@ def _math() -> Job:
 
 def _regex() -> Job:
     def search(task: dict[str, Any]) -> dict[str, Any] | None:
-        hits = list(re.finditer(task["pattern"], task["text"]))
-        if not hits:
+        last = deque(re.finditer(task["pattern"], task["text"]), maxlen=1)
+        if not last:
             return None
-        return {"text": hits[-1][0], "group": hits[-1][1] if hits[-1].re.groups else None}
+        return {"text": last[0][0], "group": last[0][1] if last[0].re.groups else None}
 
     return search
 
 
-JOBS: dict[str, Callable[[], Job]] = {"math": _math, "regex": _regex}
+def _schema() -> Job:
+    from jsonschema import SchemaError
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    def fit(task: dict[str, Any]) -> tuple[str, str | None]:
+        try:
+            value = json.loads(task["text"], parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            return "no_json", None
+        kind = validator_for(task["schema"])
+        try:
+            kind.check_schema(task["schema"])
+            # Nothing is fetched: what the schema refers to has to lie in it.
+            error = best_match(kind(task["schema"], registry=Registry()).iter_errors(value))
+        except (SchemaError, Unresolvable) as wrong:
+            return "no_schema", str(getattr(wrong, "message", wrong))
+        except RecursionError:
+            return "misfit", "nested too deeply"
+        if error is not None:
+            return "misfit", f"{error.json_path}: {error.message}"[:300]
+        return "right", json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+    return fit
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")  # Python reads NaN and Infinity, nobody else does
+
+
+JOBS: dict[str, Callable[[], Job]] = {"math": _math, "regex": _regex, "schema": _schema}
 
 
 def main(job: str) -> None:

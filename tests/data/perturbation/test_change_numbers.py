@@ -102,6 +102,8 @@ def test_a_change_hangs_on_seed_and_id_alone() -> None:
         ("He has 10 pens and 4 cups. How many?", "Fourteen. #### 14", "no_equation"),
         ("He has 10 pens. How many is half?", "2*x=10, so x=5. #### 5", "algebra"),
         ("In 1990 he was 4th of May 3. How many?", "1990-3=1987. #### 1987", "no_number_is_certain"),
+        ("He has " + "9" * 5000 + " pens and 4 cups. How many?", "10+4=14. #### 14", "number_too_long"),
+        ("He has 2 pens and 4 cups. How many?", "2" + "+2" * 2000 + "=4002. #### 4002", "equation_not_read"),
     ],
 )
 def test_what_is_not_certain_is_refused(question: str, answer: str, reason: str) -> None:

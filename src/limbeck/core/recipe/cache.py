@@ -15,7 +15,8 @@ class CacheSection(Section):
     type: Literal["auto", "top_k", "sampled", "full"] = "auto"
     """`top_k`: the likeliest classes and the mass of the rest; `sampled`: classes drawn from the teacher, unbiased
     (terms linear in it at temperature 1, such as kl); `full`: all logits. `auto`: full for a
-    classifier and where the budget pays it, drawn below 40 bytes where the terms allow it, else top_k."""
+    classifier without a budget and where the budget pays it, drawn below 40 bytes where the terms allow it, else
+    top_k."""
     bytes_per_token: Annotated[float, Field(gt=0)] | None = None
     """What one label's distribution may take, its share of the index included. Left out: 100, and for a classifier
     whatever its logits take."""

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from limbeck.core.recipe.section import Section
+
+RESERVED = ("model", "messages", "n", "best_of", "stream", "max_tokens")
+"""Fields of a request that are limbeck's own: one call is one answer, whose most tokens are known."""
+
+
+def check_extra(fields: Mapping[str, Any]) -> None:
+    """Refuse further fields of a request that would make its cost unknown.
+
+    Raises:
+        ValueError: there are such fields.
+    """
+    if found := [name for name in RESERVED if name in fields]:
+        raise ValueError(f"these fields cannot be set as extra ones: {', '.join(found)}")
+    most = fields.get("max_completion_tokens", 1)
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise ValueError(f"max_completion_tokens is no number of tokens: {most!r}")
+
+
+def _checked(value: dict[str, Any]) -> dict[str, Any]:
+    check_extra(value)
+    return value
+
+
+ExtraFields = Annotated[dict[str, Any], AfterValidator(_checked)]
+"""Further fields of a request, none of which is limbeck's own."""
 
 
 class Price(Section):
@@ -29,6 +55,9 @@ class Endpoint(Section):
     """The address, up to and without `/chat/completions`, for instance `http://localhost:8000/v1`."""
     model: str
     """The model's name there."""
+    known_as: Annotated[str, Field(min_length=1)] | None = None
+    """What the ledger calls the address. Left out: the address itself, so that another address is another model, and
+    is asked again. For a server of your own that moves."""
     api_key: str | None = None
     """Name of the environment variable that holds the key, never the key itself. Left out: none is needed."""
     price: Price = Price()
@@ -43,7 +72,7 @@ class Endpoint(Section):
     """How often a request is tried in one run."""
     idempotent: bool = False
     """The endpoint charges once for calls with the same Idempotency-Key."""
-    extra: dict[str, Any] = {}
+    extra: ExtraFields = {}
     """Further fields of every request, for instance `{reasoning_effort: low}`."""
 
     @field_validator("base_url")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from limbeck.core.parts import Part, PartOf
-from limbeck.core.recipe.endpoint import Endpoint
+from limbeck.core.recipe.endpoint import Endpoint, ExtraFields
 from limbeck.core.recipe.models import Model, refuse_beside_endpoint
 from limbeck.core.recipe.section import AnyPerturbation, AnySource, Section
 
@@ -27,8 +27,13 @@ class Sampling(Section):
     """Longest answer, the thought included; one that reaches it is cut off there."""
     stop: list[Annotated[str, Field(min_length=1)]] = []
     """Texts that end an answer; they are no part of it."""
-    extra: dict[str, Any] = {}
+    extra: ExtraFields = {}
     """Further fields: for an endpoint whatever it knows, for a local model `top_k` and `chat_template_kwargs`."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing is drawn, so that all answers to a prompt are one."""
+        return self.extra.get("temperature", self.temperature) == 0 or self.extra.get("top_k") == 1
 
 
 class Budget(Section):
@@ -115,6 +120,9 @@ class Generate(Section):
     """Decides the draws, with the answer's number; endpoints may pay no heed to it."""
     budget: Budget = Budget()
     """What may be spent on this data stage."""
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of its requests that may stay unanswered for a reason that passes, such as an endpoint that is
+    down. Above it the step ends in an error, and the next run asks those requests alone; below it they are counted."""
     perturb: list[AnyPerturbation] = []
     """New prompts out of the given ones: each is changed in each of these ways."""
     synthesize: Synthesize | None = None
@@ -158,6 +166,9 @@ class Generate(Section):
             raise ValueError("`originals: false` leaves no prompts; give `perturb` or `synthesize`")
         if self.keep is not None and self.keep.most > self.samples and not self.recorded:
             raise ValueError(f"`keep.most` is {self.keep.most}, but there are only {self.samples} answers to a prompt")
+        if self.samples > 1 and self.sampling.is_greedy:
+            what = f"the sampling is greedy, so that all {self.samples} `samples` of a prompt would be one answer"
+            raise ValueError(f"{what}; raise `sampling.temperature`, or take 1")
         if self.recorded:
             self._refuse_asking()
         if self.reference is not None and self.perturb:

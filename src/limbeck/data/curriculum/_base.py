@@ -14,8 +14,9 @@ class Curriculum(Part, ABC):
     """From easy to difficult: which part of the rows, sorted by difficulty, a step draws from."""
 
     difficulty: str | dict[str, float] = "length"
-    """The measure: `length`, `steps` of the worked answer, or a column with numbers (`pass_rate`, `difficulty`,
-    the student's loss); or several with weights, `{steps: 2, length: 1}`, which are mixed by their ranks."""
+    """The measure: `length`, `steps` of the worked answer, `student_loss` (of the student as the stage begins), or a
+    column with numbers (`pass_rate`, a grade); or several with weights, `{steps: 2, length: 1}`, which are mixed by
+    their ranks."""
 
     @field_validator("difficulty")
     @classmethod

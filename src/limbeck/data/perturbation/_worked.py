@@ -61,6 +61,10 @@ _IMPLIED: dict[str, tuple[str, ...]] = {
     r"squares?|rectang\w+|perimeters?|sides?|triang\w+|corners?": ("4", "2", "3"),
 }
 """Numbers that words bring along without saying them."""
+_LONGEST = 100
+"""Characters of a number; Python refuses to read the longest ones."""
+_LONGEST_EQUATION = 400
+"""Characters of one side; it is worked out by recursion."""
 
 
 class NotCertain(Exception):
@@ -259,6 +263,8 @@ class _Reader:
     def _equation(self, total: tuple[int, int], result: tuple[int, int]) -> int:
         """Read one equation; the place of its result."""
         text, uses, written, place = self.answer[total[0] : total[1]], [], "", 0
+        if len(text) > _LONGEST_EQUATION:
+            raise NotCertain("equation_not_read")
         for start, end in _numbers(text):
             uses.append(self._source(total[0] + start, total[0] + end))
             is_share = text[end : end + 1] == "%"
@@ -338,6 +344,8 @@ def _numbers(text: str) -> Iterator[tuple[int, int]]:
         start += text[start] in "-−"  # noqa: RUF001
         if not re.fullmatch(r"[\d.,]+", text[start:end]):
             raise NotCertain("power_of_ten")
+        if end - start > _LONGEST:
+            raise NotCertain("number_too_long")
         yield start, end
 
 

@@ -50,7 +50,7 @@ class CrossEntropy(DistributionTerm):
             mean_N = (student.scaled_NV.mean(1, keepdim=True) - student.log_sum_N1).squeeze(1)
             values_N = (1 - even) * values_N - even * mean_N
         if out_NV is not None:
-            out_NV.addcmul_(student.exp_NV, scale_N1 / student.total_N1)
+            student.add_to(out_NV, scale_N1)
             hard_N1 = -(1 - even) * scale_N1
             if chunk.other_labels_N is not None and chunk.other_share_N is not None:
                 other_N1 = chunk.other_share_N[:, None]

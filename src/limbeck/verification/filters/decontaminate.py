@@ -10,15 +10,16 @@ from pydantic import Field
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import part
 from limbeck.verification.grams import grams, words
-from limbeck.verification.types import Candidate, Filter, Sieve
+from limbeck.verification.types import Candidate, Filter, Held, Sieve
 
 
 @part
 class Decontaminate(Filter):
-    """Drops rows of which a question, thought or answer shares a run of 13 words with an evaluation set.
+    """Drops rows of which a turn, thought or answer shares a run of 13 words with an evaluation set.
 
-    Case and signs do not count. An evaluation text of fewer words counts if a whole question or answer is the same.
-    The pipeline hands in the texts of the validation and test rows.
+    Case and signs do not count. The pipeline hands in the questions and answers of the validation and test rows. A
+    question of fewer words counts if a whole turn or answer is the same; an answer of fewer words does not count, since
+    many rows share those.
 
     Reason: `contaminated`.
 
@@ -28,6 +29,8 @@ class Decontaminate(Filter):
 
     n: int = Field(default=13, ge=2)
     """Words in a run."""
+    answers: bool = True
+    """Answers of evaluation rows count too, not only their questions. `false` where all answers begin alike."""
 
     def judge(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, str | None]]:
         raise RecipeError(
@@ -35,12 +38,15 @@ class Decontaminate(Filter):
             fix="use it in `generate`, under `filters`, with validation or test rows in `data`",
         )
 
-    def against(self, texts: Iterable[str]) -> Sieve:
+    def against(self, held: Iterable[Held]) -> Sieve:
         runs: set[int] = set()
         whole: set[int] = set()
-        for text in texts:
-            found = words(text)
+        for row in held:
+            found = words(row.question)
             (runs if len(found) >= self.n else whole).update(grams(found, self.n))
+            answer = words(row.answer) if self.answers else []
+            if len(answer) >= self.n:
+                runs |= grams(answer, self.n)
         if not runs and not whole:
             raise RecipeError("the filter 'decontaminate' has no evaluation texts to compare with", fix="data.test=...")
         return _Against(self.n, frozenset(runs), frozenset(whole))
@@ -58,7 +64,8 @@ class _Against:
         known: dict[str, bool] = {}
         for each in candidates:
             if each.prompt not in known:
-                known[each.prompt] = self._holds(each.question)
+                turns = [turn["content"] for turn in each.messages if turn["role"] != "system"]
+                known[each.prompt] = any(map(self._holds, turns))
             answer = self._holds(each.content) or self._holds(each.reasoning_content or "")
             yield each, "contaminated" if known[each.prompt] or answer else None
 

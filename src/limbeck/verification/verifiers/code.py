@@ -39,9 +39,9 @@ class Code(Verifier):
     defines the function, else all fenced blocks, else the whole answer.
 
     Each program runs in a process of its own: a new Python in isolated mode, an empty folder that is deleted
-    afterwards, an empty environment, limits on time, memory and files, no network, no further processes; the process
-    group is killed at the end. This is a guard against accidents, not a sandbox: a program can read what the user can
-    read, and one written to do harm will find a way out. Run untrusted teachers in a container.
+    afterwards, an empty environment, limits on time, memory and files, no network, no further processes, no `ctypes`;
+    the process group is killed at the end. This is a guard against accidents, not a sandbox: a program can read what
+    the user can read, and one written to do harm will find a way out. Run untrusted teachers in a container.
 
     Reasons: `right`, `wrong` (a test failed), `error`, `syntax_error`, `timeout`, `memory`, `exited`, `crashed`,
     `no_code`.
