@@ -86,6 +86,7 @@ KINDS = {
     "verifier": ("Verifiers", "Whether an answer is right: `generate.verify`. [More](verify.md)."),
     "filter": ("Filters", "What is not worth learning from: `generate.filters`. [More](verify.md)."),
     "metric": ("Metrics", "Figures of recorded predictions: `evaluate.metrics`. [More](evaluate.md)."),
+    "check": ("Checks", "What `limbeck doctor` looks at; no recipe names them. [More](doctor.md)."),
 }
 BARE_WORDS = {
     "csv": "a path that ends in `.csv`, `.tsv`, `.csv.gz` or `.tsv.gz`",

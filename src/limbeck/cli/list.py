@@ -22,6 +22,7 @@ class Kind(StrEnum):
     verifiers = "verifiers"
     filters = "filters"
     metrics = "metrics"
+    checks = "checks"
 
     @property
     def part(self) -> str:

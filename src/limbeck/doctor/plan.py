@@ -75,11 +75,14 @@ class Plan(ABC):
 
     Attributes:
         recipe: it.
-        probe: what a few steps took; None if none were made.
     """
 
     recipe: Recipe
-    probe: Probe | None
+
+    @property
+    @abstractmethod
+    def probe(self) -> Probe | None:
+        """What a few steps took; None if none were asked for."""
 
     @abstractmethod
     def check(self) -> None:

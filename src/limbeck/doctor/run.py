@@ -66,6 +66,11 @@ class Run:
     evals: list[Row] = field(default_factory=list)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether a later training was begun and did not come to its end; what is read is the one before."""
+        return self.is_trained and (self.path / ".train.partial").exists()
+
+    @property
     def is_trained(self) -> bool:
         """Whether the training came to its end."""
         return "train" in self.manifests
@@ -110,7 +115,9 @@ def read_run(path: Path) -> Run:
         ArtifactError: it is no run, or a manifest is damaged.
     """
     if not (path / "recipe.json").is_file():
-        raise ArtifactError(f"{path} is no run: there is no recipe.json", fix="the folder that a recipe's `output` names")
+        raise ArtifactError(
+            f"{path} is no run: there is no recipe.json", fix="the folder that a recipe's `output` names"
+        )
     made = {name: read_manifest(path / name) for name in STEPS if (path / name / MANIFEST).exists()}
     scores = path / "evaluate" / "scores.json"
     training = _folder(path, "train")

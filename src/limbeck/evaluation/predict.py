@@ -21,7 +21,7 @@ from limbeck.teachers.ensemble import EnsembleModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from limbeck.tasks.causal_lm import CausalCodec
+    from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 
 
 def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
@@ -33,14 +33,18 @@ def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
 
 @torch.no_grad()
 def classify(
-    model: PreTrainedModel | EnsembleModel, codec: Codec, features: Sequence[Feature], batch_size: int, title: str
+    model: PreTrainedModel | EnsembleModel,
+    codec: Codec,
+    features: Sequence[Feature],
+    batch_size: int,
+    title: str | None,
 ) -> Columns:
     """A classifier's answer to every row: id, target, prediction, correct, confidence, nll, probabilities."""
     assert codec.label_names is not None
     names, found = codec.label_names, {}
     device = next(model.parameters()).device
-    with bar("samples") as progress:
-        task = progress.add_task(title, total=len(features), figures="")
+    with bar("samples", title is not None) as progress:
+        task = progress.add_task(title or "", total=len(features), figures="")
         for part in _batches(features, batch_size):
             batch = codec.collate(part).to(device)
             logits = says(model, batch).logits.float()
@@ -87,7 +91,7 @@ def answer(
     *,
     batch_size: int,
     max_new_tokens: int,
-    title: str,
+    title: str | None,
 ) -> Columns:
     """A language model's greedy answers.
 
@@ -99,25 +103,17 @@ def answer(
         samples: rows with a gradable answer.
         batch_size: prompts generated together, of like length, padded on the left.
         max_new_tokens: longest answer; one that reaches it is not `finished`.
-        title: what the progress bar says.
+        title: what the progress bar says; None: there is none.
 
     Raises:
         DataError: a row's own answer cannot be graded.
     """
-    targets = [codec.extract(s.target) for s in samples]
-    for sample, target in zip(samples, targets, strict=True):
-        if target is None:
-            raise DataError(
-                f"the answer of sample {sample.id} has no final answer to compare with",
-                got=repr(sample.target)[-80:],
-                allowed=f"text that matches {codec.task.answer_pattern!r}",
-                fix="task.answer_pattern=..., or null to leave answers ungraded",
-            )
+    targets = final_answers(codec.task, samples)
     prompts = [codec.prompt_ids(s) for s in samples]
     ends = {codec.processor.eos_token_id, *_listed(model.generation_config.eos_token_id)}
     texts: dict[int, tuple[str, int, bool]] = {}
-    with bar("answers") as progress:
-        task = progress.add_task(title, total=len(samples), figures="")
+    with bar("answers", title is not None) as progress:
+        task = progress.add_task(title or "", total=len(samples), figures="")
         for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
             new = codec.generate(model, [prompts[i] for i in part], ends, max_new_tokens)
             for i, ids in zip(part, new.tolist(), strict=True):
@@ -137,6 +133,25 @@ def answer(
         "new_tokens": [texts[i][1] for i in range(len(samples))],
         "draw": [0] * len(samples),
     }
+
+
+def final_answers(task: CausalLM, samples: Sequence[Sample]) -> list[str]:
+    """What is right, by the rows' own answers.
+
+    Raises:
+        DataError: a row's own answer cannot be graded.
+    """
+    found = []
+    for sample in samples:
+        if (target := task.extract(sample.target)) is None:
+            raise DataError(
+                f"the answer of sample {sample.id} has no final answer to compare with",
+                got=repr(sample.target)[-80:],
+                allowed=f"text that matches {task.answer_pattern!r}",
+                fix="task.answer_pattern=..., or null to leave answers ungraded",
+            )
+        found.append(target)
+    return found
 
 
 def of_rows(samples: Sequence[Sample], slices: Sequence[str]) -> Columns:

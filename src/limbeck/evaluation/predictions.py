@@ -169,8 +169,13 @@ def read(path: Path) -> Predictions:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} is no table of predictions", got=error, allowed="a Parquet file") from error
-    classes = (table.schema.metadata or {}).get(b"classes")
-    return Predictions(table.to_pydict(), None if classes is None else tuple(json.loads(classes)), str(path))
+    return Predictions(table.to_pydict(), _classes(table.schema), str(path))
+
+
+def _classes(schema: pa.Schema) -> tuple[str, ...] | None:
+    """The classes that `write` has left in a table's metadata."""
+    found = (schema.metadata or {}).get(b"classes")
+    return None if found is None else tuple(json.loads(found))
 
 
 def read_elsewhere(
@@ -185,6 +190,7 @@ def read_elsewhere(
         columns: by their meaning (`COLUMNS`, or `slice:<name>`), the file's own names. Columns that already
             have a name that means something need not be given.
         classes: of a classifier, or of questions with given choices; names of the probabilities, in their order.
+            Left out: those that a table which limbeck wrote names itself.
 
     Raises:
         DataError: the file cannot be read, a column is missing or means nothing, or a sample is there twice.
@@ -211,6 +217,8 @@ def read_elsewhere(
             raise DataError(f"{path} does not say which answers are right", got=", ".join(there), fix=fix)
         pairs = zip(found["target"], found["prediction"], strict=True)
         found["correct"] = [said is not None and said == right for right, said in pairs]
+    if classes is None and path.suffix == ".parquet":
+        classes = _classes(pq.read_schema(path))
     return Predictions(found, None if classes is None else tuple(classes), str(path))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from limbeck.core.errors import MissingExtra
 from limbeck.core.parts import build, names
+from limbeck.core.progress import bar
 from limbeck.core.recipe.evaluate import Robustness
 from limbeck.core.types import Sample
 from limbeck.data.draw import subsample
@@ -88,7 +89,7 @@ class Asked:
         # Two answers that cannot be read are not the same answer.
         same = [[p is not None and p == self.before[i][0] for p, _ in row] for i, row in zip(ids, after, strict=True)]
         for s, severity in enumerate(degrees.severities):
-            self._detail(degrees, severity, correct_nS[:, s], [row[s] for row in same])
+            self._detail(degrees, severity, correct_nS[:, s].tolist(), [row[s] for row in same])
         if degrees.keeps_answer:
             self.same.update({i: sum(row) for i, row in zip(ids, same, strict=True)})
             self.compared.update(dict.fromkeys(ids, len(degrees.severities)))
@@ -137,20 +138,22 @@ def measure(
     asked = [Asked(name, drawn, predict, book) for name in models]
     notes: list[str] = []
     unfit = []
-    for name, each in _chosen(plan, notes):
-        try:
-            degrees = _done(name, each, plan.severities, drawn, seed)
-        except MissingExtra as error:
-            notes.append(f"robustness against {name}: {error.what}; {error.fix}")
-            continue
-        if not degrees.rows:
-            unfit.append(name)
-            continue
-        notes += [f"robustness: {name} could not change {n} rows ({why})" for why, n in degrees.refused.items()]
-        for model in asked:
-            if unread := model.judge(degrees):
-                notes.append(f"robustness: {model.name} could not read {unread} of the rows changed by {name}")
-    if unfit:
+    chosen = _chosen(plan)
+    with bar(None) as progress:
+        task = progress.add_task("robustness", total=len(chosen), figures="")
+        for name, each in chosen:
+            progress.update(task, figures=name)
+            try:
+                degrees = _done(name, each, plan.severities, drawn, seed)
+            except MissingExtra as error:
+                notes.append(f"robustness against {name}: {error.what}; {error.fix}")
+            else:
+                if degrees.rows:
+                    notes += _judged(degrees, asked)
+                else:
+                    unfit.append(name)
+            progress.update(task, advance=1, figures="")
+    if unfit and plan.perturbations is not None:
         notes.append(f"robustness: no row can be changed by {', '.join(unfit)}")
     for model in asked:
         model.stability()
@@ -159,18 +162,22 @@ def measure(
     return notes
 
 
-def _chosen(plan: Robustness, notes: list[str]) -> list[tuple[str, Perturbation]]:
-    """What is done to the rows, by a name for each; what a model would have to write is left out, and said."""
-    given = plan.perturbations
-    parts = cast(
-        list[Perturbation], [build("perturbation", name) for name in names("perturbation")] if given is None else given
-    )
+def _judged(degrees: Degrees, asked: Sequence[Asked]) -> list[str]:
+    """What all models do on changed rows is written down; returned is how many could not be changed or read."""
+    name = degrees.name
+    notes = [f"robustness: {name} could not change {n} rows ({why})" for why, n in degrees.refused.items()]
+    for model in asked:
+        if unread := model.judge(degrees):
+            notes.append(f"robustness: {model.name} could not read {unread} of the rows changed by {name}")
+    return notes
+
+
+def _chosen(plan: Robustness) -> list[tuple[str, Perturbation]]:
+    """What is done to the rows, by a name for each."""
+    every = (build("perturbation", name) for name in names("perturbation"))
+    left_out = (each for each in cast(Iterable[Perturbation], every) if not each.asks_teacher)
     found: dict[str, Perturbation] = {}
-    for each in parts:
-        if each.asks_teacher:
-            if given is not None:
-                notes.append(f"robustness against {each.type()}: a model would have to write the rows")
-            continue
+    for each in left_out if plan.perturbations is None else cast(list[Perturbation], plan.perturbations):
         repeated = sum(other.type() == each.type() for other in found.values())
         found[each.type() + (f"_{repeated + 1}" if repeated else "")] = each
     return list(found.items())

@@ -89,15 +89,17 @@ def run_names(runs: Sequence[Path]) -> list[str]:
 def _paired(tables: Mapping[str, Predictions], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Students in twos on the rows that both answered: difference of accuracy, interval and McNemar's p."""
     level, draws = settings.get("confidence", 0.95), settings.get("resamples", 10_000)
-    rows = []
+    rows, chances = [], list[float]()
     for first, second in combinations(tables, 2):
         pair = _same_rows(tables[first], tables[second])
         if pair is None:
             continue
         value, low, high = interval(pair, difference, confidence=level, resamples=draws)
         row = {"first": first, "second": second, "n": len(pair[0]), "difference": value, "low": low, "high": high}
-        rows.append({**row, "p": mcnemar(*pair)})
-    return [{**row, "p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]
+        rows.append(row)
+        chances.append(mcnemar(*pair))
+    both = zip(rows, chances, holm(chances), strict=True)
+    return [{**row, "p": p, "p_holm": corrected} for row, p, corrected in both]
 
 
 def _same_rows(one: Predictions, other: Predictions) -> tuple[np.ndarray, np.ndarray] | None:

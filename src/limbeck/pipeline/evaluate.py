@@ -13,15 +13,15 @@ from limbeck.core.artifacts import Artifact, write_json
 from limbeck.core.recipe import Model, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import rows_seen
-from limbeck.evaluation import efficiency, interpretability, robustness
+from limbeck.evaluation import efficiency, harness, interpretability, robustness
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.predict import answer, classify, joined, likelihood, of_rows
 from limbeck.evaluation.predictions import Columns, Predictions, write
 from limbeck.evaluation.scores import score
 from limbeck.pipeline._job import RunJob, device
-from limbeck.pipeline._teaching import load_teachers, together
+from limbeck.pipeline._teaching import load_teachers, routes, together
 from limbeck.tasks import Codec
-from limbeck.tasks.causal_lm import CausalCodec
+from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from limbeck.teachers.ensemble import EnsembleModel
 from limbeck.teachers.local import LocalTeacher
 
@@ -36,51 +36,109 @@ def evaluate(job: RunJob, made: Mapping[str, Artifact]) -> Artifact:
         job: the run.
         made: the artifacts `train` and, where the recipe has them, `prepare` and `baseline`.
     """
-    inputs = {"evaluate": dump_recipe(job.recipe.evaluate), **job.data_inputs(training=False)}
+    inputs = {**inputs_of(job), **job.data_inputs(training=False)}
     return job.step("evaluate", inputs, made, lambda folder: _work(job, made, folder))
 
 
+def inputs_of(job: RunJob) -> dict[str, Any]:
+    """What figures depend on besides models and rows."""
+    tasks = job.recipe.evaluate.harness
+    found = {"harness": harness.fingerprint(tasks)} if tasks else {}
+    return {"evaluate": dump_recipe(job.recipe.evaluate), **found}
+
+
 def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[str, Any]:
-    plan = job.recipe.evaluate
-    samples = _rows(job, plan.split)
-    rows = of_rows(samples, plan.slices)
-    held = _rows(job, "validation") if plan.split == "test" else []
-    models: dict[str, tuple[Any, Codec]] = {}
-    folders: dict[str, Path] = {}
-    notes: list[str] = []
+    samples = evaluated(job, job.recipe.evaluate.split)
+    bench = Bench(job, samples, folder)
     if "prepare" in made:
-        models["teacher"], notes = _teacher(job, made["prepare"], samples)
+        bench.models["teacher"], notes = _teacher(job, made["prepare"], samples)
+        bench.notes += notes
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
-            folders[name] = made[step].path / "student"
-            models[name] = job.stored(folders[name], Model(model="student"))
-    book = Book(plan)
-    tables, validation = {}, {}
-    for name, (model, codec) in models.items():
-        tables[name] = _predict(job, name, model, codec, samples, rows)
-        write(folder / f"predictions-{name}.parquet", tables[name])
-        if held and codec.label_names is not None:
-            validation[name] = _predict(job, name, model, codec, held, of_rows(held, ()))
-            write(folder / f"predictions-{name}-validation.parquet", validation[name])
-    notes += score(tables, plan, book, validation)
-    seed, size = job.recipe.data.seed, job.recipe.training.per_device_eval_batch_size
-    notes += _robustness(job, models, samples, book, [name for name, table in tables.items() if "correct" in table])
-    if plan.interpretability is not None:
-        shown = [row["id"] for row in book.details.get("examples", [])]
-        notes += interpretability.measure(
-            models, samples, plan.interpretability, book, seed=seed, batch_size=size, examples=shown
+            bench.folders[name] = made[step].path / "student"
+            bench.models[name] = job.stored(bench.folders[name], Model(model="student"))
+    facts = bench.run()
+    leave(bench.book, folder)
+    seen = rows_seen(samples, job.trained_on())
+    return {**facts, "counts": {**facts["counts"], "rows_also_trained_on": seen}}
+
+
+class Bench:
+    """Models side by side on the same rows: their predictions in files, and all figures in a book.
+
+    Args:
+        job: the run whose recipe says what is measured.
+        samples: the rows.
+        folder: where predictions are written.
+
+    Attributes:
+        models: by name, what is asked here, with its codec.
+        folders: by name, where a model's weights are stored.
+        tables: by name, predictions; those of models that are asked elsewhere are put here before.
+        book: takes the figures.
+        notes: what could not be measured, a line each.
+    """
+
+    def __init__(self, job: RunJob, samples: Sequence[Sample], folder: Path):
+        self.job, self.samples, self.folder, self.plan = job, samples, folder, job.recipe.evaluate
+        self.models: dict[str, tuple[Any, Codec]] = {}
+        self.folders: dict[str, Path] = {}
+        self.tables: dict[str, Predictions] = {}
+        self.book = Book(self.plan)
+        self.notes: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything that the recipe asks for.
+
+        Returns:
+            What the manifest should tell.
+        """
+        validation = self._predictions()
+        self.notes += score(self.tables, self.plan, self.book, validation)
+        if self.models:
+            self._beyond_predictions()
+        lost = {name: dict(self.job.encode(self.samples, codec).counts) for name, (_, codec) in self.models.items()}
+        writes = isinstance(self.job.task, CausalLM)
+        return {
+            "counts": {"rows": len(self.samples), "lost": lost, "split": self.plan.split},
+            "hardware": {"device": str(device()), "threads": torch.get_num_threads()},
+            "request": f"{efficiency.NEW_TOKENS} new tokens each" if writes else "one row each",
+            "notes": self.notes,
+        }
+
+    def _predictions(self) -> dict[str, Predictions]:
+        """Write what all models say, and return what classifiers say of the validation rows."""
+        rows = of_rows(self.samples, self.plan.slices)
+        held = evaluated(self.job, "validation") if self.plan.split == "test" else []
+        validation = {}
+        for name, (model, codec) in self.models.items():
+            self.tables[name] = _predict(self.job, name, model, codec, self.samples, rows)
+            if held and codec.label_names is not None:
+                validation[name] = _predict(self.job, name, model, codec, held, of_rows(held, ()))
+                write(self.folder / f"predictions-{name}-validation.parquet", validation[name])
+        for name, table in self.tables.items():
+            write(self.folder / f"predictions-{name}.parquet", table)
+        return validation
+
+    def _beyond_predictions(self) -> None:
+        """What recorded predictions do not tell: of models that are here."""
+        job, plan, book, samples = self.job, self.plan, self.book, self.samples
+        seed, size = job.recipe.data.seed, job.recipe.training.per_device_eval_batch_size
+        graded = [name for name in self.models if "correct" in self.tables[name]]
+        self.notes += _robustness(job, self.models, samples, book, graded)
+        if plan.interpretability is not None:
+            shown = [row["id"] for row in book.details.get("examples", [])]
+            self.notes += interpretability.measure(
+                self.models, samples, plan.interpretability, book, seed=seed, batch_size=size, examples=shown
+            )
+        self.notes += efficiency.measure(
+            self.models, samples, plan.speed, book, runs=plan.latency_runs, folders=self.folders
         )
-    notes += efficiency.measure(models, samples, plan.speed, book, runs=plan.latency_runs, folders=folders)
-    _leave(book, folder)
-    lost = {name: dict(job.encode(samples, codec).counts) for name, (_, codec) in models.items()}
-    hardware = {"device": str(next(models["student"][0].parameters()).device), "threads": torch.get_num_threads()}
-    writes = isinstance(models["student"][1], CausalCodec)
-    asked = f"{efficiency.NEW_TOKENS} new tokens each" if writes else "one row each"
-    counts = {"rows": len(samples), "rows_also_trained_on": rows_seen(samples, job.trained_on()), "lost": lost}
-    return {"counts": {**counts, "split": plan.split}, "hardware": hardware, "request": asked, "notes": notes}
+        if plan.harness:
+            harness.measure(self.models, plan.harness, book, batch_size=size)
 
 
-def _rows(job: RunJob, split: str) -> Sequence[Sample]:
+def evaluated(job: RunJob, split: str) -> Sequence[Sample]:
     """The rows of a split, or so many of them as are asked for."""
     plan = job.recipe.evaluate
     samples = job.splits.test if split == "test" else job.splits.validation
@@ -103,16 +161,21 @@ def _robustness(
     def predict(name: str, rows: Sequence[Sample]) -> Columns:
         if not rows:
             return {"id": [], "prediction": [], "correct": []}
-        return _predict(job, name, *models[name], rows, of_rows(rows, ())).columns
+        model, codec = models[name]
+        size, most = job.recipe.training.per_device_eval_batch_size, job.recipe.evaluate.max_new_tokens
+        if isinstance(codec, CausalCodec):
+            return answer(model, codec, rows, batch_size=size, max_new_tokens=most, title=None)
+        _tell_routes(job, model, rows)
+        return classify(model, codec, codec.encode(rows).features, size, None)
 
     return robustness.measure(graded, samples, plan, book, predict, seed=job.recipe.data.seed)
 
 
-def _leave(book: Book, folder: Path) -> None:
+def leave(book: Book, folder: Path) -> None:
     """The scores, and the tables that are too fine for them."""
     write_json(folder / "scores.json", book.rows())
     if book.details:
-        (folder / "details").mkdir()
+        (folder / "details").mkdir(exist_ok=True)
     for name, value in book.details.items():
         write_json(folder / "details" / f"{name}.json", value)
 
@@ -129,6 +192,12 @@ def _teacher(job: RunJob, prepared: Artifact, samples: Sequence[Sample]) -> tupl
     return (EnsembleModel(together(spec, members, samples)), codec), []
 
 
+def _tell_routes(job: RunJob, model: Any, rows: Sequence[Sample]) -> None:
+    """Let an ensemble know which of its teachers has the domain of rows that it has not seen before."""
+    if isinstance(model, EnsembleModel):
+        model.teacher.routes |= routes(cast(Teacher, job.recipe.teacher), rows)
+
+
 def _predict(
     job: RunJob,
     name: str,
@@ -141,6 +210,7 @@ def _predict(
     plan, size = job.recipe.evaluate, job.recipe.training.per_device_eval_batch_size
     features = job.encode(samples, codec).features
     if not isinstance(codec, CausalCodec):
+        _tell_routes(job, model, samples)
         said = classify(model, codec, features, size, f"{name} predictions")
         return Predictions(joined(said, rows), codec.label_names, f"the predictions of the {name}")
     assert not isinstance(model, EnsembleModel), "language models answer alone"

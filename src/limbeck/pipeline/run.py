@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,19 @@ class Result:
 
     def score(self, model: str, name: str) -> float:
         """One figure, for instance `score("student", "accuracy")`."""
-        found = [s["value"] for s in self.scores if (s["model"], s["name"]) == (model, name)]
-        if not found:
-            raise KeyError(f"{model} has no score '{name}'")
-        return float(found[0])
+        return find_score(self.scores, model, name)
+
+
+def find_score(scores: Iterable[Mapping[str, Any]], model: str, name: str) -> float:
+    """The value of a model's score.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = [row["value"] for row in scores if (row["model"], row["name"]) == (model, name)]
+    if not found:
+        raise KeyError(f"{model} has no score '{name}'")
+    return float(found[0])
 
 
 def run_recipe(

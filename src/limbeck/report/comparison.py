@@ -82,13 +82,13 @@ def differing(runs: Mapping[str, Facts]) -> list[dict[str, Any]]:
     """Settings in which the recipes differ: rows {key, values by run}."""
     flat = {run: dict(_flat({k: v for k, v in facts.recipe.items() if k not in _ASIDE})) for run, facts in runs.items()}
     keys = dict.fromkeys(key for settings in flat.values() for key in settings)
-    rows = [{"key": key, "values": {run: flat[run].get(key) for run in runs}} for key in keys]
+    rows: list[dict[str, Any]] = [{"key": key, "values": {run: flat[run].get(key) for run in runs}} for key in keys]
     return [row for row in rows if len({repr(value) for value in row["values"].values()}) > 1]
 
 
 def _flat(value: Any, above: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping | list) and value:
-        pairs = enumerate(value) if isinstance(value, list) else value.items()
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    if pairs and value:
         return [leaf for key, each in pairs for leaf in _flat(each, f"{above}.{key}" if above else str(key))]
     return [(above, value)]
 

@@ -185,7 +185,7 @@ def test_energy_is_read_from_every_package_once_and_counters_may_start_again(tmp
 def test_energy_that_nothing_counts_is_absent_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, codec = pictures()
     model = model_for("vit", codec, num_hidden_layers=1).eval()
-    models = {name: (model, codec) for name in ("teacher", "student")}
+    models = dict.fromkeys(("teacher", "student"), (model, codec))
     monkeypatch.setattr(energy, "POWERCAP", tmp_path)
     book, notes = measured(models, rows)
     assert "energy_per_1000" not in {s.name for s in book.scores}

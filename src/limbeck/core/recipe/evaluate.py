@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from limbeck.core.parts import Part
 from limbeck.core.recipe.section import AnyMetric, AnyPerturbation, Section
 
 Positive = Annotated[int, Field(gt=0)]
@@ -21,6 +22,16 @@ class Robustness(Section):
     """How strongly; perturbations without degrees are done once."""
     max_samples: Positive = 200
     """Rows that are perturbed, drawn by the data's seed."""
+
+    @field_validator("perturbations")
+    @classmethod
+    def _ask_no_model(cls, given: list[Part] | None) -> list[Part] | None:
+        for each in given or ():
+            if getattr(each, "asks_teacher", False):
+                raise ValueError(
+                    f"`{each.type()}` is written by a model; write such rows by `generate` and test on them"
+                )
+        return given
 
 
 class Interpretability(Section):

@@ -22,7 +22,7 @@ class Pixelate(PicturePerturbation):
     def pixels(self, pixels_HWC: Pixels, draws: np.random.Generator) -> Pixels:
         from PIL import Image
 
-        height, width, share = *pixels_HWC.shape[:2], _SHARES[self.severity - 1]
+        (height, width), share = pixels_HWC.shape[:2], _SHARES[self.severity - 1]
         small = max(1, round(width * share)), max(1, round(height * share))
         layers = (Image.fromarray(np.ascontiguousarray(layer)) for layer in pixels_HWC.transpose(2, 0, 1))
         box, nearest = Image.Resampling.BOX, Image.Resampling.NEAREST

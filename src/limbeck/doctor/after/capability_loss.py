@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from limbeck.core.parts import part
-from limbeck.doctor._base import AfterCheck, Finding
+from limbeck.doctor._base import AfterCheck, Finding, Severity
 from limbeck.doctor.run import Run
 
-_MORE = "stages.X.epochs=..., a larger student, more rows (`generate`), or a first stage on layers (hidden, attention_maps)"
+_MORE = (
+    "stages.X.epochs=..., a larger student, more rows (`generate`), or a first stage on layers (hidden, attention_maps)"
+)
 
 
 @part
@@ -36,9 +38,16 @@ class CapabilityLoss(AfterCheck):
             yield self.ok("the student keeps what its teacher can do", told)
 
     def _whole(self, run: Run) -> Iterator[Finding]:
+        for name in ("accuracy", "answer_accuracy"):
+            its = run.find("teacher", name)
+            if its is not None and its["value"] == 0:
+                change = "another teacher, or teacher.finetune; check task.answer_pattern and evaluate.max_new_tokens"
+                evidence = f"{name} 0 on {its['n']} rows"
+                yield self.found("error", "the teacher itself answers nothing rightly", evidence, change)
+                return
         kept = run.find("student", "kept_of_teacher")
         if kept is not None and (kept["high"] if kept["high"] is not None else kept["value"]) < self.least_kept:
-            severity = "error" if kept["value"] < self.least_kept / 2 else "warning"
+            severity: Severity = "error" if kept["value"] < self.least_kept / 2 else "warning"
             evidence = f"{kept['value']:.1%} of the teacher's score, interval {_range(kept)}, on {kept['n']} rows"
             yield self.found(severity, "the student has lost much of what its teacher can do", evidence, _MORE)
         mine, its = (run.find(model, "perplexity") for model in ("student", "teacher"))
@@ -55,7 +64,9 @@ class CapabilityLoss(AfterCheck):
         rows = [row for row in run.detail("slices") or [] if row["model"] == "student"]
         bad = [row for row in rows if row["p_holm"] < 0.05 and row["difference"] < limit]
         if bad:
-            evidence = "; ".join(f"{r['column']} = {r['value']}: {r['difference']:+.1%} on {r['n']} rows" for r in bad[:3])
+            evidence = "; ".join(
+                f"{r['column']} = {r['value']}: {r['difference']:+.1%} on {r['n']} rows" for r in bad[:3]
+            )
             change = "more rows of these (`generate`), or a `mixture` that draws them more often"
             yield self.found("warning", f"{len(bad)} slice(s) lose far more than the rest", evidence, change)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from limbeck.core.parts import part
-from limbeck.doctor._base import AfterCheck, Finding
+from limbeck.doctor._base import AfterCheck, Finding, Severity
 from limbeck.doctor.figures import entropy
 from limbeck.doctor.run import Run
 
@@ -32,16 +32,17 @@ class Collapse(AfterCheck):
     def look(self, run: Run) -> Iterator[Finding]:
         table = run.predictions("student")
         if len(table.get("prediction", [])) >= self.few and "target" in table:
-            yield from self._against(table["prediction"], table["target"], "answers")
+            yield from self._against(table["prediction"], table["target"])
         if len(table.get("text", [])) >= self.few:
             yield from self._same_text(table["text"])
 
-    def _against(self, said: list[Any], right: list[Any], what: str) -> Iterator[Finding]:
+    def _against(self, said: list[Any], right: list[Any]) -> Iterator[Finding]:
         used, wanted = math.exp(entropy(said)), math.exp(entropy(right))
         answer, count = Counter(said).most_common(1)[0]
-        told = f"{used:.1f} {what} in use (exp of the entropy), {wanted:.1f} in the targets; {answer!r} on {count / len(said):.0%}"
+        told = f"{used:.1f} answers in use (exp of the entropy), {wanted:.1f} in the targets; "
+        told += f"{answer!r} on {count / len(said):.0%}"
         if wanted > 1.5 and used < self.least * wanted:
-            severity = "error" if used < 1.1 else "warning"
+            severity: Severity = "error" if used < 1.1 else "warning"
             yield self.found(severity, "the student has collapsed onto few answers", told, _CHANGE)
         else:
             yield self.ok("the student tells rows apart", told)

@@ -17,7 +17,7 @@ class DeadProjector(AfterCheck):
     """A term on layers that gives the student no gradient, or whose value does not move in a whole stage."""
 
     flat: float = Field(default=0.01, gt=0, lt=1)
-    """A value that falls by no more than this share of itself has not moved."""
+    """A value that changes by no more than this share of itself has not moved."""
     nothing: float = Field(default=1e-8, gt=0)
     """A gradient's norm below is none."""
 
@@ -40,7 +40,7 @@ class DeadProjector(AfterCheck):
         elif len(values) >= FEWEST:
             first, last = values[0], ends(values, 0.25)[1]
             told = f"{first:.4g} at first, {last:.4g} in the end; {where}"
-            if last > (1 - self.flat) * first:
+            if abs(last - first) <= self.flat * abs(first):
                 yield self.found("warning", f"stage {stage.name}: {name} has not moved", told, change)
             else:
-                yield self.ok(f"stage {stage.name}: {name} is learned", told)
+                yield self.ok(f"stage {stage.name}: {name} moves", told)

@@ -18,21 +18,26 @@ _COOL = "stages.{0}.learning_rate={1:.0e}, stages.{0}.warmup_ratio=0.1, stages.{
 
 @part
 class Gradients(AfterCheck):
-    """Gradients that are not finite or explode, and a loss that rises in place of falling."""
+    """Gradients that are not finite or explode, and a loss that rises, or does not fall."""
 
     burst: float = Field(default=100.0, gt=1)
     """A norm this many times a stage's median, and this many times the bound, is an explosion."""
     risen: float = Field(default=1.5, gt=1)
     """A loss that ends this many times above where it began has diverged."""
+    fallen: float = Field(default=0.05, gt=0, lt=1)
+    """By this share of itself at least, the loss of the first stage must have fallen."""
 
     def look(self, run: Run) -> Iterator[Finding]:
-        for stage in run.stages:
-            seen = [*self._not_finite(stage), *self._burst(stage), *self._risen(stage)]
+        for place, stage in enumerate(run.stages):
+            seen = [*self._not_finite(stage), *self._burst(stage), *self._risen(stage, place == 0)]
             yield from seen
             if not seen:
                 norms = [row["grad_norm"] for row in stage.steps]
                 told = f"gradient norm {median(norms):.3g}, at most {max(norms):.3g}; {_way(stage)}"
                 yield self.ok(f"stage {stage.name}: gradients stay bounded", told)
+        if run.is_behind:
+            reason = "a later training was begun and did not come to its end; this is about the one before"
+            yield self.found("note", reason, change="`limbeck run` goes on; if it stopped with an error, see that")
         if run.steps and not run.is_trained:
             yield self.found(
                 "note",
@@ -69,14 +74,17 @@ class Gradients(AfterCheck):
             )
             yield self.found("warning", f"stage {stage.name}: gradients explode", evidence, _cool(stage))
 
-    def _risen(self, stage: StageLog) -> Iterator[Finding]:
+    def _risen(self, stage: StageLog, is_first: bool) -> Iterator[Finding]:
         losses = _fixed_loss(stage)
         if len(losses) < FEWEST:
             return
         first, last = losses[0], ends(losses)[1]
+        evidence = f"{first:.3g} at its first step, {last:.3g} over its last tenth"
         if first > 0 and last > self.risen * first:
-            evidence = f"{first:.3g} at its first step, {last:.3g} over its last tenth"
             yield self.found("error", f"stage {stage.name}: the loss has diverged", evidence, _cool(stage))
+        elif is_first and first > 0 and last > (1 - self.fallen) * first:
+            change = f"{_cool(stage)}; ten times more instead, if the loss has not moved at all; more epochs"
+            yield self.found("warning", f"stage {stage.name}: the loss has not fallen", evidence, change)
 
 
 def _fixed_loss(stage: StageLog) -> list[float]:

@@ -32,7 +32,9 @@ class LengthExplosion(AfterCheck):
         told = f"{mine['value']:.0%} of the answers ran into the limit of {most} tokens"
         told += "" if its is None else f", the teacher's {less:.0%}"
         if mine["value"] - less > self.cut:
-            change = "cross_entropy on answers with their end token; task.too_long=drop; a larger evaluate.max_new_tokens"
+            change = (
+                "cross_entropy on answers with their end token; task.too_long=drop; a larger evaluate.max_new_tokens"
+            )
             yield self.found("warning", "the student's answers do not end", told, change)
         else:
             yield self.ok("answers come to an end", told)

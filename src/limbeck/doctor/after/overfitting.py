@@ -43,7 +43,9 @@ class Overfitting(AfterCheck):
             worse = worse and max(right[-2:]) < max(right) - self.fallen
             told += f"; accuracy {max(right):.1%} at its best, {right[-1]:.1%} in the end"
         after = [row for row in stage.steps if row["step"] > stage.evals[least]["step"]]
-        falling = [name for name in stage.terms if _falls([row["terms"][name] for row in after if name in row["terms"]])]
+        falling = [
+            name for name in stage.terms if _falls([row["terms"][name] for row in after if name in row["terms"]])
+        ]
         if not worse or not falling:
             yield self.ok(f"stage {stage.name}: the validation holds", told)
             return

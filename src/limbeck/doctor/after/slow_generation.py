@@ -39,4 +39,6 @@ class SlowGeneration(AfterCheck):
                 f"stages.{stage.name}.on_policy.engine=vllm, a larger per_device_generation_batch_size or `refresh`, "
                 "a smaller max_new_tokens"
             )
-            yield self.found("note", f"stage {stage.name}: the training waits for the student's texts", evidence, change)
+            yield self.found(
+                "note", f"stage {stage.name}: the training waits for the student's texts", evidence, change
+            )

@@ -52,5 +52,5 @@ def flops(model: PreTrainedModel | EnsembleModel, batch: Batch) -> int:
 def uncounted(model: torch.nn.Module) -> list[str]:
     """Implementations of attention in a model whose operations `flops` does not see."""
     parts = model.models if isinstance(model, EnsembleModel) else [model]
-    names = {getattr(part.config, "_attn_implementation", None) or "eager" for part in parts}  # type: ignore[union-attr]
+    names = {getattr(part.config, "_attn_implementation", None) or "eager" for part in parts}
     return sorted(str(name) for name in names if name not in _COUNTED)

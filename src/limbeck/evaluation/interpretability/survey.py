@@ -93,7 +93,7 @@ class Survey:
 
     def write(self, book: Book) -> None:
         """Scores, and the details `cka` and `attention`."""
-        attention = {}
+        attention: dict[str, object] = {}
         for name, view in self.views.items():
             if view.places:
                 attention[name] = self._write_entropy(book, name, view)

@@ -169,6 +169,10 @@ def same_tokens(one: View, other: View, ids: Sequence[str]) -> bool:
         left, right = mine.inputs.get("input_ids"), theirs.inputs.get("input_ids")
         if (left is None) != (right is None):
             return False
-        if left is not None and not (torch.equal(left, right) and torch.equal(mine.labels, theirs.labels)):
+        if (
+            left is not None
+            and right is not None
+            and not (torch.equal(left, right) and torch.equal(mine.labels, theirs.labels))
+        ):
             return False
     return True
