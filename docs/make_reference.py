@@ -58,7 +58,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("mixture", training.Mixture, None, "A stage's. [More](curriculum.md)."),
     ("on_policy", recipe.OnPolicy, None, "A stage's. [More](on-policy.md)."),
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
-    ("evaluate", recipe.Evaluate, None, ""),
+    ("evaluate", recipe.Evaluate, None, "[More](evaluate.md)."),
+    ("robustness", recipe.Robustness, None, "`evaluate.robustness`."),
+    ("interpretability", recipe.Interpretability, None, "`evaluate.interpretability`."),
+    ("speed", recipe.Speed, None, "`evaluate.speed`."),
+    ("limits", recipe.Limits, None, "The recipe's `budget`. [More](evaluate.md#budget)."),
     ("report", recipe.Report, None, ""),
     ("tune", recipe.Tune, None, "[More](tune.md)."),
     ("sweep", recipe.Sweep, None, ""),
@@ -81,6 +85,8 @@ KINDS = {
     "perturbation": ("Perturbations", "New prompts out of given ones: `generate.perturb`. [More](curriculum.md)."),
     "verifier": ("Verifiers", "Whether an answer is right: `generate.verify`. [More](verify.md)."),
     "filter": ("Filters", "What is not worth learning from: `generate.filters`. [More](verify.md)."),
+    "metric": ("Metrics", "Figures of recorded predictions: `evaluate.metrics`. [More](evaluate.md)."),
+    "check": ("Checks", "What `limbeck doctor` looks at; no recipe names them. [More](doctor.md)."),
 }
 BARE_WORDS = {
     "csv": "a path that ends in `.csv`, `.tsv`, `.csv.gz` or `.tsv.gz`",

@@ -7,7 +7,7 @@ import pytest
 from limbeck.core import errors
 from limbeck.core.errors import LimbeckError, MissingExtra, nearest
 
-KINDS = ("RecipeError", "DataError", "ModelError", "ArtifactError", "TrainingError", "MissingExtra")
+KINDS = ("RecipeError", "DataError", "ModelError", "ArtifactError", "TrainingError", "BudgetError", "MissingExtra")
 
 
 def test_a_message_says_what_got_allowed_and_fix() -> None:

@@ -53,6 +53,8 @@ def types_in(value: Any) -> set[str]:
         ("perturbation", "Generate", "perturb"),
         ("verifier", "Generate", "verify"),
         ("filter", "Generate", "filters"),
+        ("metric", "Evaluate", "metrics"),
+        ("perturbation", "Robustness", "perturbations"),
     ],
 )
 def test_every_part_is_offered(kind: str, section: str | None, name: str) -> None:
@@ -62,7 +64,8 @@ def test_every_part_is_offered(kind: str, section: str | None, name: str) -> Non
 
 def test_every_kind_that_recipes_name_directly_was_looked_at() -> None:
     known = {"task", "source", "objective", "schedule", "temperature", "augmentation"}
-    assert set(KINDS) == known | {"curriculum", "perturbation", "verifier", "filter"}
+    parts = {"curriculum", "perturbation", "verifier", "filter", "metric"}
+    assert set(KINDS) == known | parts | {"check"}  # checks are the doctor's, and no field names them
 
 
 def test_every_key_has_a_text_for_the_editor() -> None:

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from limbeck.report.facts import Facts
+from tests.report.details import make_details
 
 STAGES = (("warm-up", 180), ("distil", 1620))
 
@@ -122,6 +123,7 @@ def make_facts(**changes: Any) -> Facts:
         "evals": validations(0.922, 1),
         "baseline_steps": log(2, teacher=False),
         "baseline_evals": validations(0.9, 3),
+        "details": make_details(),
         "manifests": {
             "prepare": manifest("prepare", "3fa4c1d0", {}, 246.2, model=teacher, counts=counts()),
             "train": manifest("train", "91bd07e3", taught, 412.7, model=student, counts=counts(), notes=shared),

@@ -38,11 +38,11 @@ def steps(*terms: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_only_term_is_not_drawn_twice() -> None:
-    assert [name for name, _ in loss_curves(steps({"ce": 1.0}, {"ce": 0.5}))] == ["Total"]
+    assert [name for name, _ in loss_curves(steps({"ce": 1.0}, {"ce": 0.5}), "Total")] == ["Total"]
 
 
 def test_terms_of_later_stages() -> None:
-    found = dict(loss_curves(steps({"ce": 1.0}, {"ce": 0.5, "kl": 0.2})))
+    found = dict(loss_curves(steps({"ce": 1.0}, {"ce": 0.5, "kl": 0.2}), "Total"))
     assert found["kl"] == ([2.0], [0.2])
 
 

@@ -37,6 +37,8 @@ from limbeck.report.formats import Kind
         (formats.duration, 7199, "2 h 0 min"),
         (formats.times, 3.2, "3.2x"),
         (formats.times, 13.96, "14x"),
+        (formats.probability, 0.0312, "0.031"),
+        (formats.probability, 0.0002, "<0.001"),
         (formats.plain("nats"), 0.04567, "0.0457 nats"),
         (formats.plain(), 1_234_567, "1,234,567"),
         (formats.share, None, "-"),
@@ -67,4 +69,4 @@ def test_a_bound_beside_zero_does_not_read_as_zero() -> None:
     [(13.96, "1/14"), (2.0, "1/2"), (2.4, "42 %"), (1.45, "69 %"), (0.8, "1.2 times"), (1234.0, "1/1,234")],
 )
 def test_part(ratio: float, expected: str) -> None:
-    assert plain_text(formats.part(ratio)) == expected
+    assert plain_text(formats.part(ratio, " times")) == expected

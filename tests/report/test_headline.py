@@ -6,6 +6,7 @@ import pytest
 
 from limbeck.report.facts import Facts
 from limbeck.report.headline import against_teacher, headline, verdict
+from limbeck.report.words import words
 from tests.report.made import changed, make_facts, score, without
 
 
@@ -109,4 +110,4 @@ def test_readings() -> None:
     row = score("student", "comparison", "student_minus_baseline", 0.02, low=0.0, high=0.04)
     assert verdict(row).tone == "open"
     kept = score("student", "comparison", "kept_of_teacher", 0.99, low=0.97, high=1.01)
-    assert against_teacher(kept).words == "no difference shown"
+    assert against_teacher(kept).words(words("en")) == "no difference shown"

@@ -6,10 +6,12 @@ HSIC is the unbiased estimate HSIC_1. With A the U-centred form of K (zero diago
 out so that every row sums to zero), HSIC_1(K, L) = sum_ij A_ij B_ij / (n (n - 3)). The biased one finds likeness in
 independent features as soon as their width is not small beside the number of samples.
 
-Shapes: n samples, D and E widths.
+Shapes: n samples, D and E widths; L sets of features, of which X and Y are compared; b samples of a block.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from limbeck.core.errors import DataError
 
 LEAST = 4
 """Samples that the unbiased estimate needs."""
+BLOCK_BYTES = 64 * 2**20
+"""Memory of the Gram matrices' rows that `cka_map` works on at once."""
 
 
 def u_centred(features_nD: Tensor) -> Tensor:
@@ -71,6 +75,49 @@ def linear_cka(x_nD: Tensor, y_nE: Tensor) -> Tensor:
     return _ratio(_inner(a_nn, b_nn), _inner(a_nn, a_nn), _inner(b_nn, b_nn))
 
 
+@torch.no_grad()
+def cka_map(xs: Sequence[Tensor], ys: Sequence[Tensor], block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """Unbiased linear CKA of each set of features with each of another group, [X, Y], in float64.
+
+    Gram matrices are made a block of rows at a time and never held, n x n: HSIC_1 needs of K and L, without their
+    diagonals, the sum of products and the sums of rows k, l alone,
+
+        HSIC_1 = (sum_ij K_ij L_ij + sum k sum l / ((n - 1) (n - 2)) - 2 k.l / (n - 2)) / (n (n - 3)).
+
+    Args:
+        xs: one model's features of the samples, each [n, D], of any widths.
+        ys: the other's, of the same samples.
+        block_bytes: bound on the rows of all Gram matrices that are held at once.
+
+    Raises:
+        DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
+
+    Reference:
+        Song et al., 2012, arXiv:0704.2668 (the estimate); Kornblith et al., 2019, arXiv:1905.00414 (the map).
+    """
+    every = [*xs, *ys]
+    for each in every:
+        _check(len(every[0]), len(each))
+    n, count = len(every[0]), len(every)
+    centred = [_centred(each_nD.double()) for each_nD in every]
+    products_LL, rows_Ln = centred[0].new_zeros(count, count), centred[0].new_zeros(count, n)
+    for at in torch.arange(n, device=rows_Ln.device).split(max(1, block_bytes // (8 * n * count))):
+        gram_Lbn = torch.stack([each_nD[at] @ each_nD.T for each_nD in centred])
+        gram_Lbn[:, torch.arange(len(at), device=at.device), at] = 0
+        rows_Ln[:, at] = gram_Lbn.sum(2)
+        products_LL += gram_Lbn.flatten(1) @ gram_Lbn.flatten(1).T
+    sums_L = rows_Ln.sum(1)
+    hsic_LL = products_LL + torch.outer(sums_L, sums_L) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (rows_Ln @ rows_Ln.T)
+    own_L = hsic_LL.diagonal()
+    return _ratio(hsic_LL, own_L[:, None], own_L[None, :])[: len(xs), len(xs) :]
+
+
+def _centred(features_nD: Tensor) -> Tensor:
+    """Features without their mean; zeros where only rounding is left of them."""
+    centred_nD = features_nD - features_nD.mean(0)
+    return centred_nD * (centred_nD.norm() > 1e-12 * features_nD.norm())
+
+
 class StreamingCKA:
     """Unbiased linear CKA over many batches: each one's three HSICs are summed, and divided once at the end.
 
@@ -113,13 +160,17 @@ class StreamingCKA:
 
 
 def _both(x_nD: Tensor, y_nE: Tensor) -> tuple[Tensor, Tensor]:
-    if len(x_nD) != len(y_nE) or len(x_nD) < LEAST:
+    _check(len(x_nD), len(y_nE))
+    return u_centred(x_nD), u_centred(y_nE)
+
+
+def _check(one: int, other: int) -> None:
+    if one != other or one < LEAST:
         raise DataError(
             "CKA cannot be computed on these features",
-            got=f"{len(x_nD)} and {len(y_nE)} samples",
+            got=f"{one} and {other} samples",
             allowed=f"as many of one as of the other, at least {LEAST}",
         )
-    return u_centred(x_nD), u_centred(y_nE)
 
 
 def _inner(a_nn: Tensor, b_nn: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     perturbations = "perturbations"
     verifiers = "verifiers"
     filters = "filters"
+    metrics = "metrics"
+    checks = "checks"
 
     @property
     def part(self) -> str:

@@ -1,4 +1,4 @@
-"""`limbeck run`, and the steps one by one: prepare, train, evaluate, report."""
+"""`limbeck run`, and the steps one by one: prepare, train, report; `evaluate` has a file of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ Seeds = Annotated[
 _HELP = {
     "prepare": "Make the teacher ready: fine-tune it if the recipe says so.",
     "train": "Train the student (and the baseline), the teacher first if need be.",
-    "evaluate": "Score teacher, student and baseline, the steps before it first if need be.",
     "report": "Write the report, the steps before it first if need be.",
 }
 
@@ -46,17 +45,18 @@ def run(recipe: Recipe, overrides: Overrides = None, force: Force = False, seeds
     if seeds is not None:
         _run_seeds(recipe, overrides or [], force, seeds)
     else:
-        _run(recipe, overrides or [], force, "report")
+        run_until(recipe, overrides or [], force, "report")
 
 
 def _until(step: str):
     def command(recipe: Recipe, overrides: Overrides = None, force: Force = False) -> None:
-        _run(recipe, overrides or [], force, step)
+        run_until(recipe, overrides or [], force, step)
 
     return command
 
 
-def _run(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
+def run_until(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
+    """Run a recipe as far as a step, and print what came of it."""
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.progress import is_main_process
     from limbeck.core.recipe import load_recipe

@@ -6,6 +6,7 @@
     ├── ModelError       a model cannot be loaded, built or paired with another
     ├── ArtifactError    a finished step is damaged, locked or out of date
     ├── TrainingError    a run cannot go on (non-finite loss, wrong batch sizes)
+    ├── BudgetError      the student costs more than the recipe allows
     └── MissingExtra     an optional dependency is not installed
 
 A message always says what happened; where they are known it goes on with what was
@@ -45,6 +46,10 @@ class ArtifactError(LimbeckError):
 
 class TrainingError(LimbeckError):
     """A run cannot go on."""
+
+
+class BudgetError(LimbeckError):
+    """The student costs more than the recipe allows."""
 
 
 class MissingExtra(LimbeckError):

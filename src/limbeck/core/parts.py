@@ -40,6 +40,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "verifier": ("limbeck.verification.verifiers",),
     "filter": ("limbeck.verification.filters",),
     "curriculum": ("limbeck.data.curriculum",),
+    "metric": ("limbeck.evaluation.metrics",),
+    "check": ("limbeck.doctor.before", "limbeck.doctor.after"),
 }
 """Where the parts of each kind are: packages with one part a file, or single modules."""
 

@@ -53,10 +53,11 @@ def show_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 @contextmanager
-def bar(unit: str | None) -> Iterator[Progress]:
+def bar(unit: str | None, shown: bool = True) -> Iterator[Progress]:
     """A progress bar: what is done, a line of figures, speed in `unit` per second (None: no speed), time left.
 
-    Tasks added to it carry the field `figures`, and `speed` where a step of the bar is not one `unit`.
+    Tasks added to it carry the field `figures`, and `speed` where a step of the bar is not one `unit`. One that is not
+    `shown` prints nothing: it is part of work that has a bar of its own.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -77,5 +78,7 @@ def bar(unit: str | None) -> Iterator[Progress]:
         *([] if unit is None else [Speed()]),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console(), transient=False, expand=True, disable=not is_main_process()) as progress:
+    with Progress(
+        *columns, console=console(), transient=False, expand=True, disable=not (shown and is_main_process())
+    ) as progress:
         yield progress

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from limbeck.core.errors import DataError
 from limbeck.core.progress import bar
 from limbeck.core.types import IGNORE, Batch, Dense, Head, Needs, Sample
+from limbeck.data.perturbation import TAG
+from limbeck.evaluation.predictions import SLICE, Columns
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
@@ -20,10 +21,7 @@ from limbeck.teachers.ensemble import EnsembleModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from limbeck.tasks.causal_lm import CausalCodec
-
-Columns = dict[str, list[Any]]
-"""Predictions by column; every column is as long as `id`."""
+    from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 
 
 def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
@@ -35,14 +33,18 @@ def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
 
 @torch.no_grad()
 def classify(
-    model: PreTrainedModel | EnsembleModel, codec: Codec, features: Sequence[Feature], batch_size: int, title: str
+    model: PreTrainedModel | EnsembleModel,
+    codec: Codec,
+    features: Sequence[Feature],
+    batch_size: int,
+    title: str | None,
 ) -> Columns:
     """A classifier's answer to every row: id, target, prediction, correct, confidence, nll, probabilities."""
     assert codec.label_names is not None
     names, found = codec.label_names, {}
     device = next(model.parameters()).device
-    with bar("samples") as progress:
-        task = progress.add_task(title, total=len(features), figures="")
+    with bar("samples", title is not None) as progress:
+        task = progress.add_task(title or "", total=len(features), figures="")
         for part in _batches(features, batch_size):
             batch = codec.collate(part).to(device)
             logits = says(model, batch).logits.float()
@@ -89,9 +91,11 @@ def answer(
     *,
     batch_size: int,
     max_new_tokens: int,
-    title: str,
+    title: str | None,
 ) -> Columns:
-    """A language model's greedy answers: id, target, text, prediction, correct, parsed, finished.
+    """A language model's greedy answers.
+
+    Columns: id, target, text, prediction, correct, parsed, finished, new_tokens (with the end token) and draw.
 
     Args:
         model: in evaluation mode.
@@ -99,30 +103,23 @@ def answer(
         samples: rows with a gradable answer.
         batch_size: prompts generated together, of like length, padded on the left.
         max_new_tokens: longest answer; one that reaches it is not `finished`.
-        title: what the progress bar says.
+        title: what the progress bar says; None: there is none.
 
     Raises:
         DataError: a row's own answer cannot be graded.
     """
-    targets = [codec.extract(s.target) for s in samples]
-    for sample, target in zip(samples, targets, strict=True):
-        if target is None:
-            raise DataError(
-                f"the answer of sample {sample.id} has no final answer to compare with",
-                got=repr(sample.target)[-80:],
-                allowed=f"text that matches {codec.task.answer_pattern!r}",
-                fix="task.answer_pattern=..., or null to leave answers ungraded",
-            )
+    targets = final_answers(codec.task, samples)
     prompts = [codec.prompt_ids(s) for s in samples]
     ends = {codec.processor.eos_token_id, *_listed(model.generation_config.eos_token_id)}
-    texts: dict[int, tuple[str, bool]] = {}
-    with bar("answers") as progress:
-        task = progress.add_task(title, total=len(samples), figures="")
+    texts: dict[int, tuple[str, int, bool]] = {}
+    with bar("answers", title is not None) as progress:
+        task = progress.add_task(title or "", total=len(samples), figures="")
         for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
             new = codec.generate(model, [prompts[i] for i in part], ends, max_new_tokens)
             for i, ids in zip(part, new.tolist(), strict=True):
                 stop = next((at for at, token in enumerate(ids) if token in ends), None)
-                texts[i] = (codec.processor.decode(ids[:stop], skip_special_tokens=True), stop is not None)
+                count = len(ids) if stop is None else stop + 1
+                texts[i] = (codec.processor.decode(ids[:stop], skip_special_tokens=True), count, stop is not None)
             progress.update(task, advance=len(part))
     predictions = [codec.extract(texts[i][0]) for i in range(len(samples))]
     return {
@@ -132,8 +129,73 @@ def answer(
         "prediction": predictions,
         "correct": [p == t for p, t in zip(predictions, targets, strict=True)],
         "parsed": [p is not None for p in predictions],
-        "finished": [texts[i][1] for i in range(len(samples))],
+        "finished": [texts[i][2] for i in range(len(samples))],
+        "new_tokens": [texts[i][1] for i in range(len(samples))],
+        "draw": [0] * len(samples),
     }
+
+
+def final_answers(task: CausalLM, samples: Sequence[Sample]) -> list[str]:
+    """What is right, by the rows' own answers.
+
+    Raises:
+        DataError: a row's own answer cannot be graded.
+    """
+    found = []
+    for sample in samples:
+        if (target := task.extract(sample.target)) is None:
+            raise DataError(
+                f"the answer of sample {sample.id} has no final answer to compare with",
+                got=repr(sample.target)[-80:],
+                allowed=f"text that matches {task.answer_pattern!r}",
+                fix="task.answer_pattern=..., or null to leave answers ungraded",
+            )
+        found.append(target)
+    return found
+
+
+def of_rows(samples: Sequence[Sample], slices: Sequence[str]) -> Columns:
+    """What predictions say of the rows themselves: id, input, slices, and a worked answer as `reference`.
+
+    Args:
+        samples: the rows.
+        slices: columns of the data by whose values rows are scored apart; how a row was perturbed is one of them
+            wherever rows were.
+
+    Raises:
+        DataError: the data have no such column, or its cells are no plain values.
+    """
+    there = {name for sample in samples for name in sample.meta}
+    for name in slices:
+        if name not in there:
+            what = f"evaluate.slices names the column '{name}', but no row has it"
+            raise DataError(what, allowed=", ".join(sorted(there)) or "columns that play no role; there are none")
+    columns: Columns = {"id": [s.id for s in samples], "input": [_shown(s) for s in samples]}
+    if any("messages" in s.inputs for s in samples):
+        columns["reference"] = [s.target for s in samples]
+    for name in dict.fromkeys([*slices, *({TAG} & there)]):
+        values = [s.meta.get(name) for s in samples]
+        columns[SLICE + name] = [None if v is None else str(v) for v in values]
+    return columns
+
+
+def _shown(sample: Sample) -> str | None:
+    """The text that a model is shown; None where it is shown none."""
+    turns = sample.inputs.get("messages")
+    texts = [turn["content"] for turn in turns] if turns is not None else list(sample.inputs.values())
+    return "\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+
+
+def joined(*tables: Columns) -> Columns:
+    """Tables as one, by id: the rows of the first, with nothing where another lacks them."""
+    base, *others = tables
+    found = dict(base)
+    for each in others:
+        place = {sample: i for i, sample in enumerate(each["id"])}
+        for name, values in each.items():
+            if name not in found:
+                found[name] = [values[place[i]] if i in place else None for i in base["id"]]
+    return found
 
 
 def _listed(value: int | list[int] | None) -> list[int]:
@@ -144,8 +206,3 @@ def _batches(items: Any, size: int, key: Any = lambda f: -f.length) -> list[list
     """Items of like length together, longest first, so that memory is tried early."""
     ordered = sorted(items, key=key)
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
-
-
-def column(columns: Columns, name: str) -> np.ndarray[Any, Any]:
-    """A column as numbers."""
-    return np.asarray(columns[name], dtype=float)

@@ -10,7 +10,7 @@ A tap is the name of a module and a place at it:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -67,13 +67,14 @@ class Taps:
     Args:
         model: the model.
         paths: what to read, written as the module's text says, with full names.
+        keep: what is kept of a path's tensor, made at once, so that nothing large stays; None: the tensor.
 
     Raises:
         ModelError: there is no such module.
     """
 
-    def __init__(self, model: nn.Module, paths: Iterable[str]):
-        self.model = model
+    def __init__(self, model: nn.Module, paths: Iterable[str], keep: Callable[[str, Tensor], Tensor] | None = None):
+        self.model, self.keep = model, keep
         self.taps = {path: Tap.parse(path) for path in paths}
         modules = dict(model.named_modules())
         for path, tap in self.taps.items():
@@ -100,7 +101,8 @@ class Taps:
     def _reader(self, path: str, tap: Tap) -> Any:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             values = (*args, *kwargs.values()) if tap.place == "input" else output
-            self._seen[path].append(_pick(values, tap, type(module).__name__))
+            found = _pick(values, tap, type(module).__name__)
+            self._seen[path].append(found if self.keep is None else self.keep(path, found))
 
         return read
 

@@ -49,10 +49,26 @@ def check_recipe(recipe: Recipe) -> None:
             raise RecipeError(what, fix="teacher.remember=false")
     _check_tokenizers(recipe)
     _check_generate(recipe)
+    check_harness(recipe)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
     if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtra("student.lora", "lora")
+
+
+def check_harness(recipe: Recipe) -> None:
+    """The harness, if the recipe has tasks for it, asks language models that read a text as it stands.
+
+    Raises:
+        RecipeError: the task is another.
+        MissingExtra: the harness is not installed.
+    """
+    if not recipe.evaluate.harness:
+        return
+    if type(recipe.task) is not CausalLM:
+        raise RecipeError("evaluate.harness is for language models", got=recipe.task.type(), allowed="causal-lm")
+    if importlib.util.find_spec("lm_eval") is None:
+        raise MissingExtra("evaluate.harness", "harness")
 
 
 def _check_tokenizers(recipe: Recipe) -> None:

@@ -1,14 +1,15 @@
-"""The Python face of limbeck: `limbeck.run` and `limbeck.distill`."""
+"""The Python face of limbeck: `limbeck.run`, `limbeck.distill` and `limbeck.evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import build
-from limbeck.core.recipe import Recipe, Teacher, load_recipe
+from limbeck.core.recipe import Endpoint, Recipe, Teacher, load_recipe
+from limbeck.pipeline.measure import Asking, Measured, endpoint_at, measure_models, measure_predictions
 from limbeck.pipeline.run import Result, run_recipe
 
 PRETRAINED_LEARNING_RATE = 5e-5
@@ -110,6 +111,66 @@ def distill(
         assert recipe.teacher is not None
         recipe = recipe.model_copy(update={"task": build("task", _task_of(recipe.teacher))})
     return run(recipe)
+
+
+def evaluate(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    models: Mapping[str, str | Path | Mapping[str, Any]] | None = None,
+    predictions: Mapping[str, str | Path] | None = None,
+    output: str | Path = "evaluation",
+    against: str | None = None,
+    api_key: str | None = None,
+    template: str = "{prompt}",
+    budget: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    force: bool = False,
+) -> Measured:
+    """Measure any models side by side on a recipe's rows, or score predictions that were recorded elsewhere.
+
+    `limbeck.run(recipe, until="evaluate")` measures the recipe's own student, teacher and baseline.
+
+    Args:
+        recipe: task, rows and section `evaluate`; with `predictions` it may be left out, and only `evaluate` is read.
+        overrides: settings of the form `key.path=value`.
+        models: by name: a folder (of a model, of an artifact, of a run), a hub name, `https://HOST/v1#MODEL`, or a
+            recipe's section for an endpoint.
+        predictions: by name, JSONL, CSV or Parquet.
+        output: folder of the artifact.
+        against: the model that the others are compared with; left out: the one named `teacher`, if there is one.
+        api_key: name of the environment variable that holds the key of the endpoints.
+        template: what endpoints are asked, with `{prompt}` in the prompt's place.
+        budget: what each endpoint may cost, `{tokens: ..., cost: ...}`, over all runs together.
+        columns: of predictions, by their meaning, the files' own names.
+        classes: of predictions, names of the probabilities, in their order.
+        force: measure again what is up to date; answers that were paid for are not asked again.
+
+    Raises:
+        LimbeckError: with what is wrong, what is allowed and how to fix it.
+    """
+    if (models is None) == (predictions is None):
+        raise RecipeError("give `models` or `predictions`", got="both" if models else "neither")
+    loaded = None if recipe is None else load_recipe(recipe, overrides)
+    if predictions is not None:
+        tables = {name: Path(path) for name, path in predictions.items()}
+        plan = None if loaded is None else loaded.evaluate
+        return measure_predictions(
+            tables, Path(output), against=against, columns=columns, classes=classes, plan=plan, force=force
+        )
+    if loaded is None:
+        raise RecipeError("models are measured on a recipe's rows", got="no recipe")
+    found = {name: _asked(where, api_key) for name, where in (models or {}).items()}
+    asking = Asking(template, budget or {})
+    return measure_models(loaded, found, Path(output), against=against, asking=asking, force=force)
+
+
+def _asked(where: str | Path | Mapping[str, Any], api_key: str | None) -> str | Endpoint:
+    """An endpoint, or the folder or hub name of a model with weights."""
+    if isinstance(where, Mapping):
+        return endpoint_at(where, api_key)
+    return endpoint_at(str(where), api_key) if str(where).startswith(("http://", "https://")) else str(where)
 
 
 def _section(value: Any, key: str) -> dict[str, Any]:

@@ -2,74 +2,182 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from limbeck.core.artifacts import Artifact, write_json
 from limbeck.core.recipe import Model, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import rows_seen
-from limbeck.evaluation.efficiency import latencies, weight_bytes
-from limbeck.evaluation.predict import answer, classify, likelihood, says
-from limbeck.evaluation.scores import Seen, all_scores
-from limbeck.models.load import parameters
+from limbeck.evaluation import efficiency, harness, interpretability, robustness
+from limbeck.evaluation.book import Book
+from limbeck.evaluation.predict import answer, classify, joined, likelihood, of_rows
+from limbeck.evaluation.predictions import Columns, Predictions, write
+from limbeck.evaluation.scores import score
 from limbeck.pipeline._job import RunJob, device
-from limbeck.pipeline._teaching import load_teachers, together
+from limbeck.pipeline._teaching import load_teachers, routes, together
 from limbeck.tasks import Codec
-from limbeck.tasks.causal_lm import CausalCodec
+from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from limbeck.teachers.ensemble import EnsembleModel
 from limbeck.teachers.local import LocalTeacher
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LATENCY_TOKENS = 16
-"""New tokens in one timed request to a language model."""
-
 
 def evaluate(job: RunJob, made: Mapping[str, Artifact]) -> Artifact:
-    """The artifact `evaluate`: `scores.json`, and `predictions-<model>.parquet` for each model.
+    """The artifact `evaluate`: `scores.json`, `details/`, and `predictions-<model>.parquet` for each model.
 
     Args:
         job: the run.
         made: the artifacts `train` and, where the recipe has them, `prepare` and `baseline`.
     """
-    inputs = {"evaluate": dump_recipe(job.recipe.evaluate), **job.data_inputs(training=False)}
+    inputs = {**inputs_of(job), **job.data_inputs(training=False)}
     return job.step("evaluate", inputs, made, lambda folder: _work(job, made, folder))
 
 
+def inputs_of(job: RunJob) -> dict[str, Any]:
+    """What figures depend on besides models and rows."""
+    tasks = job.recipe.evaluate.harness
+    found = {"harness": harness.fingerprint(tasks)} if tasks else {}
+    return {"evaluate": dump_recipe(job.recipe.evaluate), **found}
+
+
 def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[str, Any]:
-    plan = job.recipe.evaluate
-    samples = job.splits.test if plan.split == "test" else job.splits.validation
-    if plan.max_samples is not None and plan.max_samples < len(samples):
-        drawn = np.random.default_rng(job.recipe.data.seed).permutation(len(samples))[: plan.max_samples]
-        samples = [samples[i] for i in sorted(drawn)]
-    models: dict[str, tuple[Any, Codec]] = {}
-    notes: list[str] = []
+    samples = evaluated(job, job.recipe.evaluate.split)
+    bench = Bench(job, samples, folder)
     if "prepare" in made:
-        models["teacher"], notes = _teacher(job, made["prepare"], samples)
+        bench.models["teacher"], notes = _teacher(job, made["prepare"], samples)
+        bench.notes += notes
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
-            models[name] = job.stored(made[step].path / "student", Model(model="student"))
-    seen, lost = {}, {}
-    milliseconds = _latencies(models, samples, plan.latency_runs)
-    for name, (model, codec) in models.items():
-        answers, likelihoods = _predict(job, name, model, codec, samples, folder)
-        lost[name] = dict(job.encode(samples, codec).counts)
-        size = parameters(model), weight_bytes(model)
-        seen[name] = Seen(answers, likelihoods, *size, milliseconds[name])
-    scores = all_scores(seen, plan)
-    write_json(folder / "scores.json", scores)
-    hardware = {"device": str(next(models["student"][0].parameters()).device), "threads": torch.get_num_threads()}
-    asked = f"{LATENCY_TOKENS} new tokens each" if isinstance(models["student"][1], CausalCodec) else "one row each"
-    counts = {"rows": len(samples), "rows_also_trained_on": rows_seen(samples, job.trained_on()), "lost": lost}
-    return {"counts": {**counts, "split": plan.split}, "hardware": hardware, "request": asked, "notes": notes}
+            bench.folders[name] = made[step].path / "student"
+            bench.models[name] = job.stored(bench.folders[name], Model(model="student"))
+    facts = bench.run()
+    leave(bench.book, folder)
+    seen = rows_seen(samples, job.trained_on())
+    return {**facts, "counts": {**facts["counts"], "rows_also_trained_on": seen}}
+
+
+class Bench:
+    """Models side by side on the same rows: their predictions in files, and all figures in a book.
+
+    Args:
+        job: the run whose recipe says what is measured.
+        samples: the rows.
+        folder: where predictions are written.
+
+    Attributes:
+        models: by name, what is asked here, with its codec.
+        folders: by name, where a model's weights are stored.
+        tables: by name, predictions; those of models that are asked elsewhere are put here before.
+        book: takes the figures.
+        notes: what could not be measured, a line each.
+    """
+
+    def __init__(self, job: RunJob, samples: Sequence[Sample], folder: Path):
+        self.job, self.samples, self.folder, self.plan = job, samples, folder, job.recipe.evaluate
+        self.models: dict[str, tuple[Any, Codec]] = {}
+        self.folders: dict[str, Path] = {}
+        self.tables: dict[str, Predictions] = {}
+        self.book = Book(self.plan)
+        self.notes: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything that the recipe asks for.
+
+        Returns:
+            What the manifest should tell.
+        """
+        validation = self._predictions()
+        self.notes += score(self.tables, self.plan, self.book, validation)
+        if self.models:
+            self._beyond_predictions()
+        lost = {name: dict(self.job.encode(self.samples, codec).counts) for name, (_, codec) in self.models.items()}
+        writes = isinstance(self.job.task, CausalLM)
+        return {
+            "counts": {"rows": len(self.samples), "lost": lost, "split": self.plan.split},
+            "hardware": {"device": str(device()), "threads": torch.get_num_threads()},
+            "request": f"{efficiency.NEW_TOKENS} new tokens each" if writes else "one row each",
+            "notes": self.notes,
+        }
+
+    def _predictions(self) -> dict[str, Predictions]:
+        """Write what all models say, and return what classifiers say of the validation rows."""
+        rows = of_rows(self.samples, self.plan.slices)
+        held = evaluated(self.job, "validation") if self.plan.split == "test" else []
+        validation = {}
+        for name, (model, codec) in self.models.items():
+            self.tables[name] = _predict(self.job, name, model, codec, self.samples, rows)
+            if held and codec.label_names is not None:
+                validation[name] = _predict(self.job, name, model, codec, held, of_rows(held, ()))
+                write(self.folder / f"predictions-{name}-validation.parquet", validation[name])
+        for name, table in self.tables.items():
+            write(self.folder / f"predictions-{name}.parquet", table)
+        return validation
+
+    def _beyond_predictions(self) -> None:
+        """What recorded predictions do not tell: of models that are here."""
+        job, plan, book, samples = self.job, self.plan, self.book, self.samples
+        seed, size = job.recipe.data.seed, job.recipe.training.per_device_eval_batch_size
+        graded = [name for name in self.models if "correct" in self.tables[name]]
+        self.notes += _robustness(job, self.models, samples, book, graded)
+        if plan.interpretability is not None:
+            shown = [row["id"] for row in book.details.get("examples", [])]
+            self.notes += interpretability.measure(
+                self.models, samples, plan.interpretability, book, seed=seed, batch_size=size, examples=shown
+            )
+        self.notes += efficiency.measure(
+            self.models, samples, plan.speed, book, runs=plan.latency_runs, folders=self.folders
+        )
+        if plan.harness:
+            harness.measure(self.models, plan.harness, book, batch_size=size)
+
+
+def evaluated(job: RunJob, split: str) -> Sequence[Sample]:
+    """The rows of a split, or so many of them as are asked for."""
+    plan = job.recipe.evaluate
+    samples = job.splits.test if split == "test" else job.splits.validation
+    if plan.max_samples is None or plan.max_samples >= len(samples):
+        return samples
+    drawn = np.random.default_rng(job.recipe.data.seed).permutation(len(samples))[: plan.max_samples]
+    return [samples[i] for i in sorted(drawn)]
+
+
+def _robustness(
+    job: RunJob, models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample], book: Book, graded: list[str]
+) -> list[str]:
+    """How those models do on worse rows whose answers are graded."""
+    plan = job.recipe.evaluate.robustness
+    if plan is None:
+        return []
+    if not graded:
+        return ["robustness: answers are not graded"]
+
+    def predict(name: str, rows: Sequence[Sample]) -> Columns:
+        if not rows:
+            return {"id": [], "prediction": [], "correct": []}
+        model, codec = models[name]
+        size, most = job.recipe.training.per_device_eval_batch_size, job.recipe.evaluate.max_new_tokens
+        if isinstance(codec, CausalCodec):
+            return answer(model, codec, rows, batch_size=size, max_new_tokens=most, title=None)
+        _tell_routes(job, model, rows)
+        return classify(model, codec, codec.encode(rows).features, size, None)
+
+    return robustness.measure(graded, samples, plan, book, predict, seed=job.recipe.data.seed)
+
+
+def leave(book: Book, folder: Path) -> None:
+    """The scores, and the tables that are too fine for them."""
+    write_json(folder / "scores.json", book.rows())
+    if book.details:
+        (folder / "details").mkdir(exist_ok=True)
+    for name, value in book.details.items():
+        write_json(folder / "details" / f"{name}.json", value)
 
 
 def _teacher(job: RunJob, prepared: Artifact, samples: Sequence[Sample]) -> tuple[tuple[Any, Codec], list[str]]:
@@ -84,55 +192,30 @@ def _teacher(job: RunJob, prepared: Artifact, samples: Sequence[Sample]) -> tupl
     return (EnsembleModel(together(spec, members, samples)), codec), []
 
 
+def _tell_routes(job: RunJob, model: Any, rows: Sequence[Sample]) -> None:
+    """Let an ensemble know which of its teachers has the domain of rows that it has not seen before."""
+    if isinstance(model, EnsembleModel):
+        model.teacher.routes |= routes(cast(Teacher, job.recipe.teacher), rows)
+
+
 def _predict(
     job: RunJob,
     name: str,
     model: PreTrainedModel | EnsembleModel,
     codec: Codec,
     samples: Sequence[Sample],
-    folder: Path,
-) -> tuple[Any, Any]:
+    rows: Columns,
+) -> Predictions:
+    """What a model says of the samples, with what is known of the rows themselves."""
     plan, size = job.recipe.evaluate, job.recipe.training.per_device_eval_batch_size
     features = job.encode(samples, codec).features
-    answers = likelihoods = None
-    if isinstance(codec, CausalCodec):
-        assert not isinstance(model, EnsembleModel), "language models answer alone"
-        likelihoods = likelihood(model, codec, features, size)
-        if codec.task.answer_pattern is not None:
-            answers = answer(
-                model, codec, samples, batch_size=size, max_new_tokens=plan.max_new_tokens, title=f"{name} answers"
-            )
-    else:
-        answers = classify(model, codec, features, size, f"{name} predictions")
-    table = _table(answers, likelihoods)
-    pq.write_table(table, folder / f"predictions-{name}.parquet", compression="zstd")
-    return answers, likelihoods
-
-
-def _table(answers: Any, likelihoods: Any) -> pa.Table:
-    """Both kinds of predictions in one table, joined by id."""
-    if answers is None or likelihoods is None:
-        return pa.table(answers or likelihoods)
-    place = {sample: i for i, sample in enumerate(likelihoods["id"])}
-    extra = {
-        key: [column[place[i]] if i in place else None for i in answers["id"]]
-        for key, column in likelihoods.items()
-        if key != "id"
-    }
-    return pa.table({**answers, **extra})
-
-
-def _latencies(models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample], runs: int) -> dict[str, Any]:
-    """Single requests: one row through a classifier, or a fixed number of new tokens from a language model."""
-    few = samples[:runs]
-
-    def request(model: Any, codec: Codec) -> Callable[[int], Any]:
-        if isinstance(codec, CausalCodec):
-            prompts = [codec.prompt_ids(sample) for sample in few]
-            end = {cast(int, codec.processor.eos_token_id)}
-            return lambda i: codec.generate(model, [prompts[i % len(prompts)]], end, LATENCY_TOKENS, LATENCY_TOKENS)
-        batches = [codec.collate(codec.encode([sample]).features).to(device()) for sample in few]
-        return lambda i: says(model, batches[i % len(batches)])
-
-    with torch.inference_mode():
-        return latencies({name: request(*pair) for name, pair in models.items()}, runs)
+    if not isinstance(codec, CausalCodec):
+        _tell_routes(job, model, samples)
+        said = classify(model, codec, features, size, f"{name} predictions")
+        return Predictions(joined(said, rows), codec.label_names, f"the predictions of the {name}")
+    assert not isinstance(model, EnsembleModel), "language models answer alone"
+    said = likelihood(model, codec, features, size)
+    if codec.task.answer_pattern is not None:
+        title, most = f"{name} answers", plan.max_new_tokens
+        said = joined(answer(model, codec, samples, batch_size=size, max_new_tokens=most, title=title), said)
+    return Predictions(joined(rows, said), None, f"the predictions of the {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from limbeck.core.artifacts import Artifact, locked, write_json
 from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.progress import is_main_process, say
 from limbeck.core.recipe import Recipe, Teacher, dump_recipe, load_recipe
+from limbeck.evaluation.budget import refuse_beyond
 from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.cache import cache, refuse_uncachable
@@ -42,10 +44,19 @@ class Result:
 
     def score(self, model: str, name: str) -> float:
         """One figure, for instance `score("student", "accuracy")`."""
-        found = [s["value"] for s in self.scores if (s["model"], s["name"]) == (model, name)]
-        if not found:
-            raise KeyError(f"{model} has no score '{name}'")
-        return float(found[0])
+        return find_score(self.scores, model, name)
+
+
+def find_score(scores: Iterable[Mapping[str, Any]], model: str, name: str) -> float:
+    """The value of a model's score.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found = [row["value"] for row in scores if (row["model"], row["name"]) == (model, name)]
+    if not found:
+        raise KeyError(f"{model} has no score '{name}'")
+    return float(found[0])
 
 
 def run_recipe(
@@ -69,6 +80,7 @@ def run_recipe(
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
 
     Raises:
+        BudgetError: the student is beyond the recipe's budget. Everything is made all the same, the report too.
         LimbeckError: see `limbeck.core.errors`.
     """
     if until not in STEPS:
@@ -88,11 +100,14 @@ def run_recipe(
         if is_main_process():
             write_json(output / "recipe.json", dump_recipe(recipe))
     reported, evaluated = made.get("report"), made.get("evaluate")
+    scores = json.loads(evaluated.file("scores.json").read_text()) if evaluated else []
+    if evaluated:
+        refuse_beyond(recipe.budget, scores)
     return Result(
         output=output,
         student=output / "train" / "student",
         report=reported.path / "index.html" if reported else None,
-        scores=json.loads(evaluated.file("scores.json").read_text()) if evaluated else [],
+        scores=scores,
     )
 
 

@@ -30,15 +30,15 @@ def thin(points: Curve, limit: int = POINTS) -> Curve:
     return [sum(xs[a:b]) / (b - a) for a, b in bins], [sum(ys[a:b]) / (b - a) for a, b in bins]
 
 
-def loss_curves(steps: list[dict[str, Any]]) -> list[tuple[str, Curve]]:
-    """The total loss, then each term over the steps; a single term that is the total is not told twice."""
+def loss_curves(steps: list[dict[str, Any]], total_name: str) -> list[tuple[str, Curve]]:
+    """The total loss under the name given, then each term; a single term that is the total is not told twice."""
     at = [r["step"] for r in steps]
     total = curve(at, [r.get("loss") for r in steps])
     names = list(dict.fromkeys(name for r in steps for name in r.get("terms") or {}))
     terms = [(name, curve(at, [(r.get("terms") or {}).get(name) for r in steps])) for name in names]
     if len(terms) == 1 and _same(total, terms[0][1]):
         terms = []
-    return [(name, points) for name, points in [("Total", total), *terms] if points[0]]
+    return [(name, points) for name, points in [(total_name, total), *terms] if points[0]]
 
 
 def _same(first: Curve, second: Curve) -> bool:
@@ -48,7 +48,7 @@ def _same(first: Curve, second: Curve) -> bool:
 def validation_score(facts: Facts) -> str | None:
     """The score to show of the validation logs: the headline's, or else the loss."""
     wanted = dict.fromkeys([facts.primary, "accuracy", "answer_accuracy", "perplexity", "loss"])
-    rows = facts.evals + facts.baseline_evals
+    rows = [row for _, _, evals in facts.trainings for row in evals]
     return next((n for n in wanted if n and any(finite(r["metrics"].get(n)) for r in rows)), None)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from limbeck.report.words import Words, words
+
 Row = Mapping[str, Any]
 
-MODELS = {"teacher": "Teacher", "student": "Student", "baseline": "Baseline"}
-"""Models by the order and the names in which tables show them; others follow under their own names."""
+MODELS = ("teacher", "student", "baseline")
+"""Models by the order in which tables show them; others follow under their own names."""
 
 PRIMARY = ("accuracy", "answer_accuracy", "perplexity")
 """Scores that can carry the headline, the first that the student has."""
@@ -34,6 +36,9 @@ class Facts:
         baseline_steps: the same of the baseline, empty without one.
         baseline_evals: the same of the baseline, empty without one.
         manifests: artifact manifests by step name, in the order of the run.
+        details: tables too fine for the scores, by name, as `evaluate/details/<name>.json` has them.
+        students: the models that the report is about; several where runs are compared.
+        runs: the facts of each run, where several are compared; `students` are its keys then.
     """
 
     title: str
@@ -44,6 +49,9 @@ class Facts:
     baseline_steps: list[dict[str, Any]] = field(default_factory=list)
     baseline_evals: list[dict[str, Any]] = field(default_factory=list)
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    students: tuple[str, ...] = ("student",)
+    runs: Mapping[str, Facts] = field(default_factory=dict)
 
     def find(self, model: str, name: str) -> Row | None:
         """A model's score by name, None where none was recorded or it is not a finite number."""
@@ -52,9 +60,26 @@ class Facts:
         return next((r for r in rows if r.get("split") == chosen), rows[0] if rows else None)
 
     @property
+    def say(self) -> Words:
+        """The words of the report's language."""
+        return words(section(self.recipe, "report").get("language") or "en")
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that has a score, the known ones first."""
+        return in_order(str(r["model"]) for r in self.scores)
+
+    @property
     def primary(self) -> str | None:
         """Name of the score that the headline is about."""
-        return next((name for name in PRIMARY if self.find("student", name)), None)
+        return next((name for name in PRIMARY if any(self.find(student, name) for student in self.students)), None)
+
+    @property
+    def trainings(self) -> list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+        """Models that were trained, each with its training log and its validation log."""
+        if self.runs:
+            return [(name, run.steps, run.evals) for name, run in self.runs.items()]
+        return [("student", self.steps, self.evals), ("baseline", self.baseline_steps, self.baseline_evals)]
 
     @property
     def has_teacher(self) -> bool:
@@ -68,7 +93,7 @@ class Facts:
 
     def splits(self) -> list[str]:
         """Splits that quality was measured on, the headline's first."""
-        rows = [self.find("student", self.primary)] if self.primary else []
+        rows = [self.find(student, self.primary) for student in self.students if self.primary]
         rows += [r for r in self.scores if r["axis"] != "efficiency"]
         return list(dict.fromkeys(str(r["split"]) for r in rows if r and r.get("split")))
 
@@ -84,9 +109,9 @@ def finite(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def model_name(model: str) -> str:
-    """A model of the scores as tables call it."""
-    return MODELS.get(model, model.replace("_", " ").capitalize())
+def model_name(model: str, say: Words) -> str:
+    """A model of the scores as tables call it; other names are a user's, and stay."""
+    return say.either(f"model.{model}", model) if model in MODELS else model
 
 
 def in_order(models: Iterable[str]) -> list[str]:

@@ -111,6 +111,11 @@ def times(value: float, *_: float) -> tuple[str, str]:
     return significant(value, 2 if value < 100 else 3), TIMES
 
 
+def probability(value: float, *_: float) -> tuple[str, str]:
+    """A p value: 0.031; smaller than anyone needs to know as <0.001."""
+    return ("<0.001" if 0 <= value < 0.001 else fixed(value, 3)), ""
+
+
 def plain(unit: str = "") -> Kind:
     """Three significant digits and a unit of the caller's."""
     suffix = f"{NBSP}{unit}" if unit else ""
@@ -132,8 +137,8 @@ def interval(low: object, high: object, kind: Kind, value: float) -> str:
     return "[" + ", ".join(digits if same else digits + suffix for digits, suffix in ends) + "]"
 
 
-def part(ratio: float) -> str:
-    """How large something is beside what is `ratio` times its size: 1/14, 42 %, 1.3 times."""
+def part(ratio: float, times: str) -> str:
+    """How large something is beside what is `ratio` times its size: 1/14, 42 %, 1.3 times (in the words given)."""
     if ratio >= 9.5 or (ratio >= 1.9 and abs(ratio - round(ratio)) <= 0.04 * ratio):
         return f"1/{fixed(round(ratio), 0)}"
-    return f"{fixed(100 / ratio, 0)}{NBSP}%" if ratio > 1 else f"{significant(1 / ratio, 2)} times"
+    return f"{fixed(100 / ratio, 0)}{NBSP}%" if ratio > 1 else f"{significant(1 / ratio, 2)}{times}"

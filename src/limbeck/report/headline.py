@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from limbeck.report import formats
 from limbeck.report.facts import Facts, Row
 from limbeck.report.metrics import has_interval, metric, size_name, value_text, with_interval
-
-_WORDS = {"accuracy": "accuracy", "answer_accuracy": "answer accuracy", "perplexity": "perplexity"}
+from limbeck.report.words import Words
 
 GAINS = ("student_minus_baseline", "log_perplexity_minus_baseline")
 """Differences from the baseline: of accuracies, and of perplexities."""
@@ -20,11 +19,15 @@ class Verdict:
 
     Attributes:
         tone: `better`, `worse`, or `open` where the interval does not decide.
-        words: the reading in a few words.
+        reading: key of the reading's words.
     """
 
     tone: str
-    words: str
+    reading: str
+
+    def words(self, say: Words) -> str:
+        """The reading in a few words."""
+        return say(f"reading.{self.reading}")
 
 
 def headline(facts: Facts) -> str:
@@ -32,17 +35,18 @@ def headline(facts: Facts) -> str:
 
     A claim is only made for a recorded score; a difference whose interval includes zero is not called one.
     """
-    quality = _quality(facts)
-    claims = [quality + (f" at {size}" if (size := _size(facts)) else "")] if quality else []
-    if not quality and (size := _size(facts)):
-        claims.append(f"has {size}")
+    say, quality, size = facts.say, _quality(facts), _size(facts)
+    claims = [say("headline.at", quality=quality, size=size) if size else quality] if quality else []
+    if not quality and size:
+        claims.append(say("headline.has", size=size))
     claims.extend(filter(None, [_speed(facts)]))
     beside = _beside_baseline(facts)
     if not claims and not beside:
-        return "No scores were recorded for the student."
+        return say("headline.none")
     if not claims:
-        return beside[0].upper() + beside[1:] + "."
-    return "The student " + " and ".join(claims) + (f"; {beside}" if beside else "") + "."
+        return say("headline.alone", beside=beside[0].upper() + beside[1:])
+    text = say("headline.and").join(claims)
+    return say("headline.both", claims=text, beside=beside) if beside else say("headline.claims", claims=text)
 
 
 def gain(facts: Facts) -> Row | None:
@@ -54,9 +58,9 @@ def verdict(row: Row) -> Verdict:
     """Read a difference: its sign counts only where the interval leaves out zero."""
     value, lower_is_better = row["value"], metric(row).lower_is_better
     if not has_interval(row):
-        return Verdict("open", "no interval: may be chance")
+        return Verdict("open", "chance")
     if row["low"] <= 0 <= row["high"]:
-        return Verdict("open", "no difference shown")
+        return Verdict("open", "same")
     return Verdict("better", "better") if (value < 0) == lower_is_better else Verdict("worse", "worse")
 
 
@@ -64,15 +68,15 @@ def against_teacher(row: Row) -> Verdict:
     """Read a kept share of the teacher's score: how its interval lies to one."""
     whole = _whole(row)
     if not has_interval(row):
-        return Verdict("open", "no interval")
+        return Verdict("open", "no_interval")
     if row["low"] <= whole <= row["high"]:
-        return Verdict("open", "no difference shown")
-    return Verdict("better", "above the teacher") if row["value"] > whole else Verdict("worse", "below the teacher")
+        return Verdict("open", "same")
+    return Verdict("better", "above_teacher") if row["value"] > whole else Verdict("worse", "below_teacher")
 
 
 def same_student(facts: Facts) -> str:
     """What the baseline is, in words."""
-    return "the same student trained " + ("without the teacher" if facts.has_teacher else "on the labels alone")
+    return facts.say("headline.without_teacher" if facts.has_teacher else "headline.labels_alone")
 
 
 def _whole(row: Row) -> float:
@@ -80,67 +84,62 @@ def _whole(row: Row) -> float:
 
 
 def _quality(facts: Facts) -> str:
-    name = facts.primary
+    name, say = facts.primary, facts.say
     if name is None:
         return ""
     student, teacher = facts.find("student", name), facts.find("teacher", name)
     kept = facts.find("student", "kept_of_teacher")
     assert student is not None
-    word = _WORDS[name]
     if kept and not metric(student).lower_is_better:
-        verb = "keeps" if kept["value"] <= _whole(kept) else "reaches"
-        return f"{verb} {value_text(kept)} of the teacher's {word}"
-    article = "an" if word[0] in "aeiou" else "a"
+        key = "headline.keeps" if kept["value"] <= _whole(kept) else "headline.exceeds"
+        return say(key, value=value_text(kept, say), score=say(f"headline.score.{name}"))
+    a_score = say(f"headline.a_score.{name}")
     if teacher:
-        beside = f"{value_text(student)}, against the teacher's {value_text(teacher)},"
-        return f"has {article} {word} of {beside}"
-    return f"reaches {article} {word} of {with_interval(student)}"
+        own, other = value_text(student, say), value_text(teacher, say)
+        return say("headline.against", a_score=a_score, value=own, teacher=other)
+    return say("headline.reaches", a_score=a_score, value=with_interval(student, say))
 
 
 def _size(facts: Facts) -> str:
-    ratio = facts.find("student", "size_ratio")
+    ratio, say = facts.find("student", "size_ratio"), facts.say
     if ratio and abs(ratio["value"] - 1) < 0.005:
-        return "the teacher's size"
+        return say("headline.same_size")
     if ratio and ratio["value"] > 0:
-        whose = "its" if facts.primary else "the teacher's"
-        return f"{formats.part(ratio['value'])}{' of' if ratio['value'] > 1 else ''} {whose} size"
+        part = formats.part(ratio["value"], say("unit.times"))
+        whose = "its" if facts.primary else "teachers"
+        return say(f"headline.{'part' if ratio['value'] > 1 else 'more'}_of_{whose}", part=part)
     name = size_name(facts)
     own = facts.find("student", name) if name and not facts.has_teacher else None
-    return f"{value_text(own)} {'parameters' if name == 'parameters' else 'of weights'}" if own else ""
+    return say(f"headline.size.{name}", value=value_text(own, say)) if own else ""
 
 
 def _speed(facts: Facts) -> str:
-    speedup, latency = facts.find("student", "speedup"), facts.find("student", "latency_p50")
+    speedup, latency, say = facts.find("student", "speedup"), facts.find("student", "latency_p50"), facts.say
     if speedup:
         undecided = has_interval(speedup) and speedup["low"] <= 1 <= speedup["high"]
         if undecided or abs(speedup["value"] - 1) < 0.05:
-            return "answers about as fast"
+            return say("headline.same_speed")
         fast = formats.times(speedup["value"])[0]
-        return (
-            f"answers {fast} times as fast" if speedup["value"] > 1 else f"is slower ({fast} times the teacher's speed)"
-        )
-    return f"answers in {value_text(latency)}" if latency and not facts.has_teacher else ""
+        return say("headline.faster" if speedup["value"] > 1 else "headline.slower", times=fast)
+    return say("headline.latency", value=value_text(latency, say)) if latency and not facts.has_teacher else ""
 
 
 def _beside_baseline(facts: Facts) -> str:
-    row = gain(facts)
+    row, say = gain(facts), facts.say
     if row is None:
         return ""
     other, read = same_student(facts), verdict(row)
     if read.tone == "open":
         if has_interval(row):
-            return f"no difference from {other} could be shown ({with_interval(row)})"
-        return f"beside {other} it differs by {value_text(row)}, which may be chance: no interval was taken"
-    amount = _magnitude(row)
-    if metric(row).lower_is_better:
-        direction = "lower (better)" if read.tone == "better" else "higher (worse)"
-        return f"its perplexity is {amount} {direction} than that of {other}"
-    return f"it is {amount} {read.tone} than {other}"
+            return say("headline.no_difference", other=other, value=with_interval(row, say))
+        return say("headline.no_interval", other=other, value=value_text(row, say))
+    kind = "perplexity" if metric(row).lower_is_better else "points"
+    return say(f"headline.{kind}_{read.tone}", other=other, amount=_magnitude(row, say))
 
 
-def _magnitude(row: Row) -> str:
+def _magnitude(row: Row, say: Words) -> str:
     """A difference and its interval without their signs, for a sentence that says which way it goes."""
     ends = [row["low"], row["high"]]
     digits = [metric(row).kind(v, row["value"], *ends)[0].lstrip("+" + formats.MINUS) for v in ends]
-    amount = value_text(row).lstrip("+" + formats.MINUS)
+    amount = value_text(row, say).lstrip("+" + formats.MINUS)
     return f"{amount} [{', '.join(reversed(digits) if row['value'] < 0 else digits)}]"

@@ -5,100 +5,95 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from limbeck.report import formats
 from limbeck.report.facts import Facts, finite, section
 
 
 def where_from(facts: Facts) -> str:
     """Which rows the figures are from."""
-    splits = facts.splits()
+    splits, say = facts.splits(), facts.say
     if not splits:
         return ""
-    row = facts.find("student", facts.primary) if facts.primary else None
-    rows = f", {row['n']:,} rows" if row and finite(row.get("n")) else ""
-    text = f"Figures are from the {splits[0]} split{rows}."
-    if len(splits) > 1:
-        text += f" Some are from the {' and '.join(splits[1:])} split; the tables say which."
-    return text
+    row = facts.find(facts.students[0], facts.primary) if facts.primary else None
+    rows = say("method.rows", n=row["n"]) if row and finite(row.get("n")) else ""
+    text = say("method.split", split=splits[0], rows=rows)
+    return text + say("method.other_splits", splits=say.some(splits[1:])) if len(splits) > 1 else text
 
 
 def caution(facts: Facts) -> str:
     """A warning where models have seen the very rows that the figures are from."""
-    split, told = next(iter(facts.splits()), ""), []
-    if split == "validation" and (facts.evals or facts.baseline_evals):
-        told.append("Checkpoints were chosen on the same split, so these figures flatter the trained models a little.")
+    split, say, told = next(iter(facts.splits()), ""), facts.say, []
+    if facts.runs:
+        found = {run: caution(each) for run, each in facts.runs.items()}
+        return say("list.sentence").join(f"{run}: {text}" for run, text in found.items() if text)
+    if split == "validation" and any(evals for _, _, evals in facts.trainings):
+        told.append(say("method.chosen_here"))
     seen = section(section(facts.manifests, "evaluate"), "counts").get("rows_also_trained_on")
     if finite(seen) and seen > 0:
-        rows = "1 of these rows has" if seen == 1 else f"{seen:,} of these rows have"
-        told.append(f"{rows} the same inputs as a row that a model was trained on.")
-    return " ".join(told)
+        told.append(say("method.seen_one") if seen == 1 else say("method.seen", n=seen))
+    return say("list.sentence").join(told)
 
 
 def method(facts: Facts) -> list[str]:
     """How the figures were taken, a sentence or two each; what is not known is not said."""
-    settings, told = section(facts.recipe, "evaluate"), []
+    settings, say, told = section(facts.recipe, "evaluate"), facts.say, []
     if where := where_from(facts):
-        chosen = "Checkpoints were chosen on the validation split." if facts.evals and "validation" not in where else ""
-        told.append(" ".join(filter(None, (where, chosen, caution(facts)))))
+        trained = [log for _, *logs in facts.trainings for log in logs]
+        apart = any(trained) and "validation" not in facts.splits()
+        chosen = say("method.chosen_on_validation") if apart else ""
+        told.append(say("list.sentence").join(filter(None, (where, chosen, caution(facts)))))
     told += _intervals(facts, settings)
     if any(r["name"].startswith("latency") for r in facts.scores):
-        runs = settings.get("latency_runs")
-        many = f" of {runs:,} single requests a model" if finite(runs) else ""
-        if asked := section(facts.manifests, "evaluate").get("request"):
-            many += f" ({asked})"
-        told.append(f"Latency is the time{many}, the models taken in turns on the same machine{_hardware(facts)}.")
+        told.append(_latency(facts, settings))
     if facts.has_baseline:
-        told.append(f"The baseline is the same student, trained the same way on the labels alone{_start(facts)}.")
+        told.append(say("method.baseline", start=say("method.baseline_start") if _other_start(facts) else ""))
     seed = facts.recipe.get("seed")
-    if facts.steps:
-        once = f"Each model was trained once (seed {seed})" if finite(seed) else "Each model was trained once"
-        told.append(f"{once}; how much scores vary between trainings is not part of any interval.")
+    if any(steps for _, steps, _ in facts.trainings):
+        told.append(say("method.once", seed=say("method.seed", seed=seed) if finite(seed) else ""))
     return told
 
 
-def _start(facts: Facts) -> str:
-    """Where the baseline started, if not where the student did."""
-    teacher, student = section(facts.recipe, "teacher"), section(facts.recipe, "student")
-    if student.get("model") != "from-teacher" or not teacher.get("finetune"):
-        return ""
-    return "; its layers are the teacher's as they were before fine-tuning"
-
-
-def _hardware(facts: Facts) -> str:
-    """What the scores were taken on, as far as the artifact says."""
+def _latency(facts: Facts, settings: Mapping[str, Any]) -> str:
+    say, runs = facts.say, settings.get("latency_runs")
+    many = say("method.runs", n=runs) if finite(runs) else ""
+    if asked := section(facts.manifests, "evaluate").get("request"):
+        many += f" ({asked})"
     hardware = section(section(facts.manifests, "evaluate"), "hardware")
-    return f" ({', '.join(f'{name} {value}' for name, value in hardware.items())})" if hardware else ""
+    machine = f" ({', '.join(f'{name} {value}' for name, value in hardware.items())})" if hardware else ""
+    return say("method.latency", many=many, machine=machine)
+
+
+def _other_start(facts: Facts) -> bool:
+    """True where the baseline started from other weights than the student did."""
+    teacher, student = section(facts.recipe, "teacher"), section(facts.recipe, "student")
+    return student.get("model") == "from-teacher" and bool(teacher.get("finetune"))
 
 
 def _intervals(facts: Facts, settings: Mapping[str, Any]) -> list[str]:
     """Level and making of the intervals, where there are any."""
     if not any(finite(r.get("low")) for r in facts.scores):
         return []
-    level = settings.get("confidence")
-    draws = settings.get("resamples")
-    text = "Intervals, in brackets, are " + (f"{100 * level:g}{formats.NBSP}% " if finite(level) else "")
-    text += "bootstrap intervals" + (f" from {draws:,} resamples" if finite(draws) else "") + "."
-    told = [text]
+    say, level, draws = facts.say, settings.get("confidence"), settings.get("resamples")
+    at = say("method.level", level=f"{100 * level:g}") if finite(level) else ""
+    told = [say("method.intervals", level=at, draws=say("method.draws", n=draws) if finite(draws) else "")]
     if any(r["axis"] == "comparison" and finite(r.get("low")) for r in facts.scores):
-        told.append(
-            "Differences and ratios are paired: both models answered the same rows, and every resample draws the same "
-            "rows for both. A difference is called one only where its interval leaves out zero."
-        )
+        told.append(say("method.paired"))
+    if any(r.get("unit") == "p" for r in facts.scores):
+        told.append(say("method.holm"))
     return told
 
 
 def about(facts: Facts) -> list[tuple[str, str]]:
     """Task, models and data by name, as the recipe has them."""
-    recipe = facts.recipe
+    recipe, say = facts.recipe, facts.say
     data = section(recipe, "data")
     entries = [
-        ("Task", _typed(recipe.get("task"))),
-        ("Teacher", _recorded(facts, "prepare") or _model(section(recipe, "teacher"))),
-        ("Student", _recorded(facts, "train") or _model(section(recipe, "student"))),
-        ("Data", _typed(data.get("train"))),
-        ("Evaluated", _date(facts)),
+        ("task", _typed(recipe.get("task"))),
+        ("teacher", _recorded(facts, "prepare") or _model(facts, section(recipe, "teacher"))),
+        ("student", _recorded(facts, "train") or _model(facts, section(recipe, "student"))),
+        ("data", _typed(data.get("train"))),
+        ("date", _date(facts)),
     ]
-    return [(name, text) for name, text in entries if text]
+    return [(say(f"about.{name}"), text) for name, text in entries if text]
 
 
 def _typed(value: Any) -> str:
@@ -109,20 +104,21 @@ def _typed(value: Any) -> str:
     return " ".join([str(value.get("type", "")), *named]).strip()
 
 
-def _model(model: Mapping[str, Any]) -> str:
+def _model(facts: Facts, model: Mapping[str, Any]) -> str:
+    say = facts.say
     if model.get("model"):
         layers = model.get("layers")
         if model["model"] == "from-teacher" and isinstance(layers, list):
-            return f"layers {', '.join(map(str, layers))} of the teacher"
+            return say("about.layers", layers=", ".join(map(str, layers)))
         return str(model["model"])
     config = section(model, "config")
-    return f"new {config['model_type']}" if "model_type" in config else ""
+    return say("about.new", type=config["model_type"]) if "model_type" in config else ""
 
 
 def _recorded(facts: Facts, step: str) -> str:
     """A model as its artifact names it, with its licence."""
     model = section(section(facts.manifests, step), "model")
-    licence = f" (licence: {model['licence']})" if model.get("licence") else ""
+    licence = facts.say("about.licence", licence=model["licence"]) if model.get("licence") else ""
     return f"{model['name']}{licence}" if model.get("name") else ""
 
 

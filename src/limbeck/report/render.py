@@ -1,22 +1,23 @@
-"""Facts in, two files out: index.html for people, report.md for pull requests and model cards."""
+"""Facts in, four files out: a page for people, Markdown, a model card, and JSON for programs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from markupsafe import Markup
 
 from limbeck.core.artifacts import write_atomically
-from limbeck.report import method, tables
+from limbeck.report import method
 from limbeck.report.cards import cards
-from limbeck.report.curves import validation_score
 from limbeck.report.facts import Facts
 from limbeck.report.headline import headline
-from limbeck.report.plots import plots
+from limbeck.report.model_card import model_card
+from limbeck.report.record import record, to_json
+from limbeck.report.sections import sections
+from limbeck.report.text import readable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,23 +33,45 @@ def write_report(facts: Facts, folder: Path) -> list[Path]:
         folder: where to; it is made if it is not there.
 
     Returns:
-        The files, `index.html` and `report.md`.
+        The files: `index.html`, `report.md`, `report.json` and the model card, `README.md`.
     """
+    shown = _view(facts, headline(facts), facts.say("page.report"))
+    written = _write(facts, shown, folder)
+    write_atomically(folder / "README.md", model_card(facts, written[1].read_text(encoding="utf-8")))
+    return [*written, folder / "README.md"]
+
+
+def write_comparison(facts: Facts, said: str, folder: Path) -> list[Path]:
+    """Write the comparison of several students: the same page without a model card.
+
+    Args:
+        facts: of all runs together, see `limbeck.report.comparison`.
+        said: its headline.
+        folder: where to; it is made if it is not there.
+
+    Returns:
+        The files: `index.html`, `report.md` and `report.json`.
+    """
+    return _write(facts, _view(facts, said, facts.say("page.comparison")), folder)
+
+
+def _write(facts: Facts, shown: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    view = _view(facts)
-    page, summary = folder / "index.html", folder / "report.md"
-    write_atomically(page, _environment(html=True).get_template("page.html.j2").render(view))
-    write_atomically(summary, _environment(html=False).get_template("summary.md.j2").render(view))
-    return [page, summary]
+    page, summary, data = (folder / name for name in ("index.html", "report.md", "report.json"))
+    write_atomically(page, environment(html=True).get_template("page.html.j2").render(shown))
+    write_atomically(summary, environment(html=False).get_template("summary.md.j2").render(shown))
+    write_atomically(data, to_json(record(facts, shown)))
+    return [page, summary, data]
 
 
-def _environment(html: bool) -> Environment:
+def environment(html: bool) -> Environment:
+    """Templates whose values are shown as text, whatever they hold."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("limbeck", "report"),
+        loader=PackageLoader("limbeck", "report/templates"),
         autoescape=html,
-        finalize=None if html else escape_markdown,
+        finalize=_as_text if html else escape_markdown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -56,47 +79,40 @@ def _environment(html: bool) -> Environment:
     )
 
 
+def _as_text(value: object) -> object:
+    return readable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def escape_markdown(value: object) -> object:
     """Text that Markdown shows as it is: no tag, link, emphasis, code or new table cell comes of it."""
     if not isinstance(value, str):
         return value
-    text = " ".join(value.split("\n"))
+    text = " ".join(readable(value).split("\n"))
     return re.sub(r"([\\`*<|]|\](?=[(\[:]))", r"\\\1", text).replace("&", "&amp;")
 
 
-def _view(facts: Facts) -> dict[str, Any]:
+def style() -> str:
+    """The page's style sheet."""
+    return files("limbeck.report").joinpath("page.css").read_text(encoding="utf-8")
+
+
+def _view(facts: Facts, said: str, kind: str) -> dict[str, Any]:
     """Everything that the templates show."""
-    about = method.about(facts)
     return {
+        "say": facts.say,
+        "kind": kind,
         "title": facts.title,
-        "headline": headline(facts),
+        "headline": said,
         "where": method.where_from(facts),
         "caution": method.caution(facts),
-        "about": about,
         "cards": cards(facts),
-        "scores": tables.scores(facts),
-        "comparisons": tables.comparisons(facts),
-        "efficiency": tables.efficiency(facts),
-        "plots": plots(facts),
-        "training": tables.training(facts, validation_score(facts)),
-        "counts": tables.counts(facts.manifests),
-        "notes": tables.notes(facts.manifests),
-        "method": method.method(facts),
-        "lineage": tables.lineage(facts.manifests),
-        "versions": tables.versions(facts.manifests),
-        "limbeck": _limbeck(facts.manifests),
-        "recipe": yaml.safe_dump(dict(facts.recipe), sort_keys=False, allow_unicode=True, width=100)
-        if facts.recipe
-        else "",
-        "style": _style(),
+        "sections": sections(facts),
+        "limbeck": _limbeck(facts),
+        "style": style(),
     }
 
 
-def _limbeck(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+def _limbeck(facts: Facts) -> str:
     """The version that took the scores, as recorded, not the one that prints them."""
-    found = [str(m["versions"]["limbeck"]) for m in manifests.values() if "limbeck" in (m.get("versions") or {})]
-    return found[-1] if found else ""
-
-
-def _style() -> str:
-    return files("limbeck.report").joinpath("page.css").read_text(encoding="utf-8")
+    found = [str(m["versions"]["limbeck"]) for m in facts.manifests.values() if "limbeck" in (m.get("versions") or {})]
+    return f" {found[-1]}" if found else ""

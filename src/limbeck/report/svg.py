@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from limbeck.report.text import readable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -34,6 +36,9 @@ _XLINK = "{http://www.w3.org/1999/xlink}href"
 WIDTH = 10.0
 """Width of a figure in inches of 72 units; the page scales it."""
 
+SMALL = 3.6
+"""Width of one that stands beside others."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -54,6 +59,7 @@ class Plot:
         svg: inline SVG with title and description.
         caption: what is seen and how it was drawn.
         keys: its legend, drawn by the page so that it wraps and can be read aloud.
+        description: what is seen, in words, for those who do not see it.
     """
 
     id: str
@@ -61,6 +67,7 @@ class Plot:
     svg: str
     caption: str
     keys: tuple[Key, ...] = ()
+    description: str = ""
 
 
 @contextmanager
@@ -74,11 +81,11 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def canvas(height: float) -> tuple[Figure, Axes]:
+def canvas(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """An empty figure with quiet axes; no state is shared with other figures."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     quiet(axes)
     return figure, axes
@@ -97,12 +104,17 @@ def quiet(axes: Axes) -> None:
 def name_axes(axes: Axes, x: str, y: str) -> None:
     """Names where they are read without turning the head: y above, x below at the end."""
     style: Any = {"color": COLOUR["muted"], "fontsize": 11}
-    axes.set_title(y, loc="left", pad=10, **style)
-    axes.set_xlabel(x, loc="right", labelpad=10, **style)
+    # What is written here may be a user's, and no formula.
+    axes.set_title(y, loc="left", pad=10, parse_math=False, **style).set_gid("class-axis")
+    axes.set_xlabel(x, loc="right", labelpad=10, parse_math=False, **style).set_gid("class-axis")
 
 
 def draw(figure: Figure, id: str, title: str, description: str) -> str:
     """The figure as an `<svg>` element, the same bytes for the same figure."""
+    from matplotlib.text import Text
+
+    for each in figure.findobj(Text):
+        each.set_text(readable(each.get_text()))
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The page's font draws the text; that matplotlib's own lacks a character does not matter.
@@ -118,7 +130,7 @@ def draw(figure: Figure, id: str, title: str, description: str) -> str:
     root.attrib.update({"viewBox": f"0 0 {width} {height}", "role": "img", "aria-labelledby": f"{id}-t {id}-d"})
     for position, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ElementTree.Element(tag, {"id": f"{id}-{tag[0]}"})
-        element.text = text
+        element.text = readable(text)
         root.insert(position, element)
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
 

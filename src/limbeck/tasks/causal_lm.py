@@ -93,6 +93,12 @@ class CausalLM(Task):
     def same_reading(self, one: Any, other: Any) -> bool:
         return True  # vocabularies are compared row by row, see alignment/vocabulary.py
 
+    def extract(self, text: str) -> str | None:
+        """The final answer in a text, None where there is none or an empty one: two of those are not equal answers."""
+        assert self.answer_pattern is not None, "answers are not graded"
+        found = re.findall(self.answer_pattern, text)
+        return canonical(found[-1]) or None if found else None
+
 
 class CausalCodec(Codec):
     """Prompts and answers with a tokenizer. The shift is done here, once: `labels[p]` follows input `p`."""
@@ -255,7 +261,5 @@ class CausalCodec(Codec):
         return generate(model, prompts, self.processor.pad_token_id, ends, tokens, minimum)
 
     def extract(self, text: str) -> str | None:
-        """The final answer in a text, None where there is none or an empty one: two of those are not equal answers."""
-        assert self.task.answer_pattern is not None, "answers are not graded"
-        found = re.findall(self.task.answer_pattern, text)
-        return canonical(found[-1]) or None if found else None
+        """The final answer in a text, see `CausalLM.extract`."""
+        return self.task.extract(text)

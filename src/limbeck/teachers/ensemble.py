@@ -44,7 +44,7 @@ class EnsembleTeacher:
         weights: Sequence[float] = (),
         routes: Mapping[str, int] | None = None,
     ):
-        self.members, self.combine, self.routes = list(members), combine, routes or {}
+        self.members, self.combine, self.routes = list(members), combine, dict(routes or {})
         given = torch.tensor(list(weights) if combine == "weighted" else [1.0] * len(self.members))
         self.log_weights_M = (given / given.sum()).log()
 

@@ -43,7 +43,13 @@ class Log:
         self.score, self.writing = "", ""
 
     def step(
-        self, step: int, stage: str, told: Told, learning_rate: float, written: Mapping[str, float] | None = None
+        self,
+        step: int,
+        stage: str,
+        told: Told,
+        learning_rate: float,
+        written: Mapping[str, float] | None = None,
+        gradients: Mapping[str, Any] | None = None,
     ) -> None:
         """One optimizer step.
 
@@ -53,6 +59,7 @@ class Log:
             told: what it says of itself.
             learning_rate: what it was made with.
             written: figures of what the student wrote for it, if it did.
+            gradients: the terms' own gradients, if they were looked at.
         """
         began = self.recent[-1][0]
         self.recent.append((time.monotonic(), told.units))
@@ -64,6 +71,8 @@ class Log:
             line["on_policy"] = dict(written)
             if "tokens_per_second" in written:
                 self.writing = f"  writes {written['tokens_per_second']:,.0f}/s"
+        if gradients is not None:
+            line["gradients"] = dict(gradients)
         if told.skipped:
             line["skipped"] = True
         self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})

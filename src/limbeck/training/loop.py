@@ -32,6 +32,7 @@ from limbeck.training.balance import term_sizes, weights_now
 from limbeck.training.batches import Order, goes_by_student, order_of, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
 from limbeck.training.checks import check_packing, check_stage
+from limbeck.training.conflict import term_gradients
 from limbeck.training.distiller import Distiller
 from limbeck.training.engine import make_accelerator, micro_batch
 from limbeck.training.log import Log
@@ -308,6 +309,7 @@ class _Run:
         weights = weights_now(terms, plan.balance, done, progress)
         if written is not None:
             weights = silenced(terms, weights)
+        gradients = self._gradients(batches, weights, done)
         wrapped.train()
         now = Now(weights, done, plan.max_grad_norm, plan.gradient_penalty)
         told = optimizer_step(accelerator, wrapped, self.distiller, self.teacher, optimizer, batches, now)
@@ -317,7 +319,15 @@ class _Run:
             self.job.teacher.update(self.job.student)
         progress.step_in_stage += 1
         progress.step += 1
-        self.log.step(progress.step, plan.name, told, rate, None if written is None else written.figures())
+        figures = None if written is None else written.figures()
+        self.log.step(progress.step, plan.name, told, rate, figures, gradients)
+
+    def _gradients(self, batches: Sequence[Batch], weights: Sequence[float], done: float) -> dict[str, Any] | None:
+        """The terms' own gradients, if it is the turn of such a step."""
+        every = self.job.training.gradient_cosine_steps
+        if every is None or self.progress.step_in_stage % every:
+            return None
+        return term_gradients(self.distiller, self.teacher, self.accelerator, batches[0], weights, done)
 
     def _validate(self, each: StageJob) -> None:
         progress, size = self.progress, self.job.training.per_device_eval_batch_size

@@ -170,10 +170,11 @@ def majority(candidates: Iterable[Candidate], checker: Checker, asked: Mapping[s
     for each in candidates:
         final = checker.final(each)
         found[each.prompt].update([] if final is None else [final])
-    return {prompt: _leader(counts, asked[prompt]) for prompt, counts in found.items()}
+    return {prompt: leader(counts, asked[prompt]) for prompt, counts in found.items()}
 
 
-def _leader(counts: Counter[str], total: int) -> Vote:
+def leader(counts: Counter[str], total: int) -> Vote:
+    """The final answer that is there most often, of `total` answers in all; None where two lead."""
     first = counts.most_common(2)
     if not first:
         return Vote(None, 0.0)

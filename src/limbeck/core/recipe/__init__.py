@@ -10,10 +10,12 @@ from __future__ import annotations
 from limbeck.core.recipe.cache import CacheSection
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.endpoint import Endpoint, Price
+from limbeck.core.recipe.evaluate import Evaluate, Interpretability, Limits, Robustness, Speed
 from limbeck.core.recipe.generate import Budget, Generate, Keep, Sampling, Synthesize, Writer
-from limbeck.core.recipe.job import Evaluate, Recipe, Report
+from limbeck.core.recipe.job import Recipe
 from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
+from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
 from limbeck.core.recipe.training import Balance, Finetune, Gate, OnPolicy, Optimization, Stage, Training
 from limbeck.core.recipe.tune import Between, Choices, Sweep, Tune
@@ -34,15 +36,19 @@ __all__ = [
     "Finetune",
     "Gate",
     "Generate",
+    "Interpretability",
     "Keep",
+    "Limits",
     "Model",
     "OnPolicy",
     "Optimization",
     "Price",
     "Recipe",
     "Report",
+    "Robustness",
     "Sampling",
     "Section",
+    "Speed",
     "Stage",
     "Student",
     "Sweep",

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from limbeck.core.recipe.cache import CacheSection
 from limbeck.core.recipe.data import Data
+from limbeck.core.recipe.evaluate import Evaluate, Limits
 from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
+from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyTask, Section
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
 from limbeck.core.recipe.tune import Tune
-
-
-class Evaluate(Section):
-    """How the final figures are taken."""
-
-    split: Literal["test", "validation"] = "test"
-    """Rows that decide the report's figures."""
-    max_samples: Annotated[int, Field(gt=0)] | None = None
-    """Use this many of them, drawn by the data's seed."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 256
-    """Longest answer of a language model."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Level of every interval."""
-    resamples: Annotated[int, Field(ge=100)] = 10_000
-    """Bootstrap draws behind an interval."""
-    latency_runs: Annotated[int, Field(ge=2)] = 50
-    """Timed single requests per model, taken in turns."""
-
-
-class Report(Section):
-    """What the report shows."""
-
-    title: str | None = None
-    """Headline; left out: teacher and student by name."""
 
 
 class Recipe(Section):
@@ -68,6 +46,8 @@ class Recipe(Section):
     """Also train the same student the same way on the labels alone, for comparison."""
     evaluate: Evaluate = Evaluate()
     """How the final figures are taken."""
+    budget: Limits | None = None
+    """What the student may cost; a student beyond it is refused. Left out: anything."""
     report: Report = Report()
     """What the report shows."""
     tune: Tune | None = None
@@ -109,6 +89,8 @@ class Recipe(Section):
             self.teacher.refuse_idle()
             self._ask_for_text_alone(self.teacher)
         self._have_a_writer()
+        if self.budget is not None and self.budget.price is not None and self.evaluate.speed.price_per_hour is None:
+            raise ValueError("`budget.price` needs to know what an hour costs: evaluate.speed.price_per_hour=...")
         return self
 
     def _ask_for_text_alone(self, teacher: Teacher) -> None:

@@ -29,10 +29,10 @@ def load_recipe(source: Recipe | Mapping[str, Any] | str | Path, overrides: Iter
         return Recipe.model_validate(apply_overrides(raw, overrides))
     except ValidationError as error:
         # Without its cause, which would repeat what was given, perhaps a key.
-        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(_lines(error.errors()))) from None
+        raise RecipeError(f"{name} is not a valid recipe:\n" + "\n".join(lines_of(error.errors()))) from None
 
 
-def _lines(errors: Iterable[ErrorDetails]) -> Iterator[str]:
+def lines_of(errors: Iterable[ErrorDetails]) -> Iterator[str]:
     """One line for each thing that is wrong; what stages inherit from `training` is told once, there."""
     errors = list(errors)
     at_training = {(e["loc"][1:], e["msg"]) for e in errors if e["loc"][:1] == ("training",)}

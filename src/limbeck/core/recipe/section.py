@@ -15,6 +15,7 @@ AnyTask = Annotated[Part, PartOf("task")]
 AnyAugmentation = Annotated[Part, PartOf("augmentation")]
 AnyPerturbation = Annotated[Part, PartOf("perturbation")]
 AnyCurriculum = Annotated[Part, PartOf("curriculum")]
+AnyMetric = Annotated[Part, PartOf("metric")]
 
 
 class Section(BaseModel):

@@ -55,6 +55,9 @@ class Training(Optimization):
     """Write a checkpoint every so many steps; a killed run goes on from the last one."""
     per_device_eval_batch_size: Annotated[int, Field(gt=0)] = 64
     """Samples in one forward pass of validation and evaluation."""
+    gradient_cosine_steps: Annotated[int, Field(gt=0)] | None = None
+    """Every so many steps, write down how large each term's gradient is and whether they point the same way, for
+    `limbeck doctor`: one more forward and backward pass a term. Left out: never."""
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab"]] = []
     """Trackers, by Accelerate's names."""
 

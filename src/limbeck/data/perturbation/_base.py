@@ -60,7 +60,7 @@ class Perturbation(Part, ABC):
         """The changed sample; it hangs on the sample, the seed and the variant, and on nothing else.
 
         Args:
-            sample: one with a text: a conversation, a `text` or a `prompt`.
+            sample: one with what is changed: a text (a conversation, a `text` or a `prompt`), a picture or a sound.
             seed: decides the draws, together with the sample's id.
             variant: one of several changed forms of a sample.
         """
@@ -71,7 +71,7 @@ class Perturbation(Part, ABC):
         """What `change` gave, with an id and the tag; refused if nothing is different."""
         if isinstance(changed, Refused):
             return changed
-        if changed.inputs == sample.inputs:
+        if _alike(changed.inputs, sample.inputs):
             return Refused("nothing_changed")
         tags = [sample.meta[TAG]] if TAG in sample.meta else []
         about = {TAG: "+".join([*tags, self.type()]), ORIGIN: sample.meta.get(ORIGIN, sample.id)}
@@ -132,12 +132,20 @@ def perturb_all(
                 result = each.perturb(sample, seed, variant)
                 if isinstance(result, Refused):
                     counts[f"{each.type()}: {result.reason}"] += 1
-                elif result.sample.inputs in made:
+                elif any(_alike(result.sample.inputs, other) for other in made):
                     counts[f"{each.type()}: repeated"] += 1
                 else:
                     made.append(result.sample.inputs)
                     found.append(result)
     return found, counts
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether inputs are the same; waveforms have no single answer to `==`."""
+    if one.keys() != other.keys():
+        return False
+    pairs = ((value, other[name]) for name, value in one.items())
+    return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b for a, b in pairs)
 
 
 def question_of(sample: Sample) -> str | None:

@@ -1,0 +1,1 @@
+"""Checks of a run, from its folder alone, one file each."""
