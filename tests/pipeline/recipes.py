@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-QUICK = {"latency_runs": 2, "resamples": 100}
+QUICK: dict[str, Any] = {
+    "latency_runs": 2,
+    "resamples": 100,
+    "robustness": {"severities": [1], "max_samples": 4},
+    "interpretability": {"max_samples": 4},
+    "speed": {"batch_sizes": [2], "seconds": 0.01},
+}
 RESNET = {"model_type": "resnet", "num_channels": 1, "depths": [1, 1], "layer_type": "basic"}
 QWEN = {
     "model_type": "qwen3",

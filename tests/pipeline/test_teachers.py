@@ -20,7 +20,7 @@ from limbeck.core.recipe import Teacher
 from limbeck.models.load import load_model
 from limbeck.pipeline._teaching import _member
 from limbeck.teachers.remembering import RememberingTeacher
-from tests.pipeline.recipes import BERT, images, language, qwen, resnet, stage
+from tests.pipeline.recipes import BERT, QUICK, images, language, qwen, resnet, stage
 
 CLASSES = ("low", "high")
 BODY = {**BERT, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
@@ -43,7 +43,7 @@ def texts(output: Path, **fields: Any) -> dict[str, Any]:
         "data": {"train": str(rows), "test": str(rows)},
         "training": {"global_batch_size": 10},
         "stages": [stage(terms=[{"type": "kl"}])],
-        "evaluate": {"latency_runs": 2, "resamples": 100},
+        "evaluate": QUICK,
         **fields,
     }
 

@@ -51,7 +51,7 @@ def measure(
 
     Args:
         models: by name, each in evaluation mode and with its codec.
-        samples: rows to ask about; the first ones are used.
+        samples: rows to ask about; the first ones that all models can read are used.
         plan: batch sizes, time and price.
         book: takes the figures.
         runs: timed single requests per model, in turns.
@@ -60,7 +60,7 @@ def measure(
     Returns:
         What could not be measured, a line each.
     """
-    few = samples[: max(runs, *plan.batch_sizes)]
+    few = _readable(models, samples)[: max(runs, *plan.batch_sizes)]
     asked = {name: Requests(model, codec, few) for name, (model, codec) in models.items()}
     notes: list[str] = []
     for name, requests in asked.items():
@@ -71,6 +71,12 @@ def measure(
     for name, requests in asked.items():
         notes += _memory(name, requests, book)
     return notes + _energy(asked, plan, book)
+
+
+def _readable(models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample]) -> list[Sample]:
+    """The rows that no model finds too long."""
+    read = [{feature.id for feature in codec.encode(samples).features} for _, codec in models.values()]
+    return [sample for sample in samples if all(sample.id in ids for ids in read)]
 
 
 def _size(name: str, requests: Requests, folder: Path | None, book: Book) -> list[str]:
