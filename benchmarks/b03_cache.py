@@ -171,9 +171,8 @@ def main() -> None:
         print("  ".join(f"{cell:>22}" for cell in cells))
     if given.json:
         facts = {"machine": platform.processor(), "torch": torch.__version__, "numpy": np.__version__}
-        given.json.write_text(
-            json.dumps({**facts, "arguments": {k: str(v) for k, v in vars(given).items()}, "rows": table}, indent=2)
-        )
+        plain = {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(given).items() if k != "json"}
+        given.json.write_text(json.dumps({**facts, "arguments": plain, "rows": table}, indent=2))
 
 
 if __name__ == "__main__":

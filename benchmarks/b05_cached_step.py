@@ -99,7 +99,7 @@ def main() -> None:
         cells = f"{row['ms']:>10.1f}  {row['ratio']:>7.3f}  {row['teacher_ms']:>14.2f}  {row['bytes']:>6.1f}"
         print(f"{row['loss']:>20}  {cells}")
     if given.json:
-        plain = {name: str(value) for name, value in vars(given).items()}
+        plain = {name: str(value) for name, value in vars(given).items() if name != "json"}
         given.json.write_text(json.dumps({"torch": torch.__version__, "arguments": plain, "rows": table}, indent=2))
 
 
