@@ -7,7 +7,22 @@ import sys
 import typer
 
 from limbeck._version import __version__
-from limbeck.cli import cache, compare, doctor, evaluate, gallery, generate, init, layers, list, run, schema, tune
+from limbeck.cli import (
+    cache,
+    compare,
+    compress,
+    doctor,
+    evaluate,
+    export,
+    gallery,
+    generate,
+    init,
+    layers,
+    list,
+    run,
+    schema,
+    tune,
+)
 
 app = typer.Typer(
     name="limbeck",
@@ -18,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _command in (run, generate, cache, tune, evaluate, compare, doctor, gallery, init, list, layers, schema):
+_RUNS = (run, generate, cache, tune, evaluate, compress, export)
+for _command in (*_RUNS, compare, doctor, gallery, init, list, layers, schema):
     _command.register(app)
 
 

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     verifiers = "verifiers"
     filters = "filters"
     metrics = "metrics"
+    exporters = "exporters"
     checks = "checks"
 
     @property

@@ -35,11 +35,11 @@ from limbeck.generation.ledger import Ledger
 from limbeck.generation.types import Completion
 from limbeck.models.load import check_length, load_config, load_model, origin
 from limbeck.pipeline._ahead import check_harness
-from limbeck.pipeline._job import RunJob, class_names, device
+from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._writers import WriterAtWork, asked
 from limbeck.pipeline.evaluate import Bench, evaluated, inputs_of, leave
 from limbeck.pipeline.run import find_score
-from limbeck.tasks import Codec
+from limbeck.tasks import Codec, class_names
 from limbeck.tasks.causal_lm import CausalLM
 
 _INSIDE = ("", "student", "teacher", "train/student")

@@ -1,4 +1,4 @@
-"""The whole chain: prepare -> generate -> cache -> train -> baseline -> evaluate -> report."""
+"""The whole chain: prepare -> generate -> cache -> train -> baseline -> evaluate -> compress -> export -> report."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from limbeck.evaluation.budget import refuse_beyond
 from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.cache import cache, refuse_uncachable
+from limbeck.pipeline.compress import compress
 from limbeck.pipeline.evaluate import evaluate
+from limbeck.pipeline.export import export
 from limbeck.pipeline.generate import generate, with_generated
 from limbeck.pipeline.prepare import prepare
 from limbeck.pipeline.report import report
 from limbeck.pipeline.train import train_student
 
-STEPS = ("prepare", "generate", "cache", "train", "evaluate", "report")
+STEPS = ("prepare", "generate", "cache", "train", "evaluate", "compress", "export", "report")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def run_recipe(
 
     Args:
         recipe: what to do.
-        until: the last step: prepare, generate, cache, train, evaluate or report.
+        until: the last step: prepare, generate, cache, train, evaluate, compress, export or report.
         force: do all steps again.
         taught: the outputs of the recipes that this one's student is to teach.
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
@@ -159,6 +161,13 @@ def _steps(job: RunJob, until: str) -> dict[str, Artifact]:
     if until == "train" or not is_main_process():
         return made
     made["evaluate"] = evaluate(job, made)
+    if until == "evaluate":
+        return made
+    if (compressed := compress(job, made)) is not None:
+        made["compress"] = compressed
+    if until == "compress":
+        return made
+    made |= export(job, made)
     if until == "report":
         made["report"] = report(job, made)
     return made

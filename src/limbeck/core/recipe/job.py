@@ -14,7 +14,8 @@ from limbeck.core.recipe.evaluate import Evaluate, Limits
 from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
 from limbeck.core.recipe.report import Report
-from limbeck.core.recipe.section import AnyTask, Section
+from limbeck.core.recipe.section import AnyCompressor, AnyTask, Section
+from limbeck.core.recipe.ship import Exports, check_exports
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
 from limbeck.core.recipe.tune import Tune
 
@@ -48,6 +49,11 @@ class Recipe(Section):
     """How the final figures are taken."""
     budget: Limits | None = None
     """What the student may cost; a student beyond it is refused. Left out: anything."""
+    compress: AnyCompressor | None = None
+    """Make the trained student smaller, `int8` for instance, if it answers as well as before. Left out: it stays."""
+    export: Exports = []
+    """Formats that the student is brought into for those who will run it, `[onnx]` for instance; each is loaded back
+    and compared with the student on validation rows. Left out: none."""
     report: Report = Report()
     """What the report shows."""
     tune: Tune | None = None
@@ -61,7 +67,9 @@ class Recipe(Section):
             return data
         # A section whose lines are all commented out reads as null; it is as good as left out.
         data = {
-            k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report", "generate")
+            k: v
+            for k, v in data.items()
+            if v is not None or k not in ("training", "evaluate", "report", "generate", "export")
         }
         if not isinstance(training := data.get("training", {}), Mapping | Training):
             return data
@@ -89,6 +97,7 @@ class Recipe(Section):
             self.teacher.refuse_idle()
             self._ask_for_text_alone(self.teacher)
         self._have_a_writer()
+        check_exports(self.export)
         if self.budget is not None and self.budget.price is not None and self.evaluate.speed.price_per_hour is None:
             raise ValueError("`budget.price` needs to know what an hour costs: evaluate.speed.price_per_hour=...")
         return self
