@@ -12,8 +12,8 @@ import pytest
 
 from limbeck.core.errors import MissingExtra, ModelError
 from limbeck.exporters import _base
+from limbeck.exporters._parity import compare, refuse
 from limbeck.exporters.onnx import Onnx
-from limbeck.exporters.parity import compare, refuse
 from limbeck.runtime.card import Card, write_card
 from limbeck.runtime.student import ServedStudent, load_student
 from tests.runtime.students import BERT, LABELS, LANGUAGE, PICTURE, QWEN, RESNET, STEPS, TEXT, VIT, rows, student
@@ -44,9 +44,19 @@ def exported(folder: Path, name: str, **fields: Any) -> tuple[ServedStudent, Ser
     return load_student(folder / "student", threads=1), load_student(folder / "onnx", threads=1), written
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_round_trip(tmp_path: Path, name: str) -> None:
-    before, after, card = exported(tmp_path, name)
+SLOW = ("vit", "steps")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ServedStudent, ServedStudent, Card]:
+    """A text classifier's export, and the folder around it; an export by torch takes seconds."""
+    folder = tmp_path_factory.mktemp("bert")
+    return (folder, *exported(folder, "bert", opset=19))
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES])
+def test_the_round_trip(bert: Any, tmp_path: Path, name: str) -> None:
+    folder, before, after, card = bert if name == "bert" else (tmp_path, *exported(tmp_path, name))
     assert (card.format, card.precision, card.file, card.temperature) == ("onnx", "fp32", "model.onnx", 1.5)
     samples = rows(CASES[name][0], 25)
     parity = compare(before, after, samples)
@@ -55,28 +65,31 @@ def test_the_round_trip(tmp_path: Path, name: str) -> None:
     assert parity.same_answers == 1
     refuse(parity, Onnx())
     if card.labels is not None:
-        assert json.loads((tmp_path / "onnx" / "labels.json").read_text()) == list(LABELS)
+        assert json.loads((folder / "onnx" / "labels.json").read_text()) == list(LABELS)
         for ours, theirs in zip(before.predict(samples), after.predict(samples, batch_size=7), strict=True):
             assert ours.label == theirs.label
             assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
-    files = {path.name for path in (tmp_path / "onnx").iterdir()}
+    files = {path.name for path in (folder / "onnx").iterdir()}
     kept = {"preprocessor_config.json"} if "image" in CASES[name][0]["type"] else {"tokenizer.json"}
     assert files >= {"model.onnx", "config.json", "limbeck.json", *kept}
     assert not any(file.endswith((".safetensors", ".data")) for file in files)
 
 
-def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(tmp_path: Path) -> None:
-    """And it can be optimised ahead, and halved, without another export by torch."""
-    before, _, card = exported(tmp_path, "bert", opset=19)
-    content = (tmp_path / "onnx" / "model.onnx").read_bytes()
+def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(bert: Any) -> None:
+    folder, _, _, card = bert
+    content = (folder / "onnx" / "model.onnx").read_bytes()
     assert b".py" not in content
     assert b"site-packages" not in content
-    assert str(tmp_path).encode() not in content
+    assert str(folder).encode() not in content
     assert card.facts["opset"] == 19
+
+
+def test_a_graph_is_optimised_ahead_and_halved(bert: Any, tmp_path: Path) -> None:
+    folder, before, _, card = bert
     samples = rows(TEXT, 9)
     for name, maker in {"fast": Onnx(optimize=True), "half": Onnx(precision="fp16")}.items():
         (tmp_path / name).mkdir()
-        made = maker.export(tmp_path / "onnx", tmp_path / name, card)
+        made = maker.export(folder / "onnx", tmp_path / name, card)
         write_card(made, tmp_path / name)
         after = load_student(tmp_path / name, threads=1)
         parity = compare(before, after, samples)

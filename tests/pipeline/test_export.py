@@ -55,7 +55,6 @@ def test_a_recipe_is_exported_once(trained: Path, tmp_path: Path) -> None:
 
     times = [path.stat().st_mtime_ns for path in sorted((run / "export").rglob("*"))]
     limbeck.run(recipe, until="export")
-    assert [path.stat().st_mtime_ns for path in sorted((run / "export").rglob("*"))] == times
     assert limbeck.export(run, "onnx")["onnx"] == run / "export" / "onnx"
     assert [path.stat().st_mtime_ns for path in sorted((run / "export").rglob("*"))] == times
 
@@ -173,7 +172,7 @@ def test_the_recipe_names_exports_once(tmp_path: Path) -> None:
     assert again.export[0].opset == 19  # type: ignore[attr-defined]
     for wrong, said in (
         (["onnx", "onnx"], "two exports are named onnx"),
-        (["abacus"], "no exporter named 'abacus'"),
+        (["abacus"], "this names no exporter"),
         ([{"type": "onnx", "name": "../out"}], "name"),
     ):
         with pytest.raises(RecipeError) as refused:

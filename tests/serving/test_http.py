@@ -288,7 +288,6 @@ def test_a_deadline_is_kept_while_the_model_is_busy(serving: Serving, client: An
     runner.gate.clear()
     try:
         began = time.monotonic()
-        assert client.post("/predict", json={"text": "a", "timeout": 0.1}).status_code == 504
         late = infer(client, [text_input("a")], parameters={"timeout": 100_000})
         assert late.status_code == 504
         assert time.monotonic() - began < 3

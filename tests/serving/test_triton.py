@@ -44,7 +44,8 @@ found = []
 ways = [{"binary_data": True}, {"binary_data": False}] if protocol == "http" else [{}]
 for how in ways:
     outputs = [module.InferRequestedOutput("logits", **how), module.InferRequestedOutput("label", **how)]
-    asked = {"headers": headers, "request_id": "mine", "outputs": outputs, "timeout": 5_000_000}
+    # The client writes into the headers that it is given.
+    asked = {"headers": dict(headers), "request_id": "mine", "outputs": outputs, "timeout": 5_000_000}
     answer = client.infer("text", [given("text", texts, "BYTES", **how)], **asked)
     response = answer.get_response(**as_json)
     labels = [v.decode() if isinstance(v, bytes) else v for v in answer.as_numpy("label").tolist()]

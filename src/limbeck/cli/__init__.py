@@ -21,6 +21,7 @@ from limbeck.cli import (
     list,
     run,
     schema,
+    serve,
     tune,
 )
 
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _RUNS = (run, generate, cache, tune, evaluate, compress, export)
-for _command in (*_RUNS, compare, doctor, gallery, init, list, layers, schema):
+for _command in (*_RUNS, compare, doctor, gallery, init, list, layers, schema, serve):
     _command.register(app)
 
 

@@ -29,7 +29,7 @@ from limbeck.data.sources._base import Source
 from limbeck.evaluation.efficiency.latency import latencies
 from limbeck.evaluation.metrics.calibration import temperature_of
 from limbeck.exporters import Exporter
-from limbeck.exporters.parity import Parity, compare, probabilities, refuse, spread
+from limbeck.exporters._parity import Parity, compare, probabilities, refuse, spread
 from limbeck.models.load import folder_digest
 from limbeck.pipeline._job import RunJob
 from limbeck.report.formats import size
@@ -162,7 +162,7 @@ def export_at(
     except ValueError as error:
         raise RecipeError(str(error)) from error
     place = output or (where / PLACE if is_run else Path(PLACE))
-    with locked(place):
+    with locked(where if is_run and output is None else place):
         return {each.folder: export_one(student, each, place, force) for each in exporters}
 
 

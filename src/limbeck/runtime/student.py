@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from limbeck.core.errors import DataError, ModelError, RecipeError
 from limbeck.core.parts import build
+from limbeck.core.recipe import Model
 from limbeck.core.types import Sample
+from limbeck.models.load import load_model
 from limbeck.runtime._base import Runner
 from limbeck.runtime._checks import file_inside
 from limbeck.runtime.card import Card
@@ -196,7 +198,8 @@ def _torch(folder: Path, card: Card, codec: Codec, threads: int | None, device: 
     from limbeck.runtime.torch_runner import TorchRunner
 
     inputs = signature(example(codec))
-    return TorchRunner(folder, task_in(card).auto_class, inputs, threads=threads, device=device)
+    model = load_model(Model(model=str(folder)), task_in(card).auto_class, settings={})
+    return TorchRunner(model, inputs, threads=threads, device=device)
 
 
 def _onnxruntime(folder: Path, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:
@@ -205,9 +208,18 @@ def _onnxruntime(folder: Path, card: Card, codec: Codec, threads: int | None, de
     return OnnxRunner(file_inside(folder, card.file, "the card"), threads=threads, device=device)
 
 
+def _openvino(folder: Path, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:
+    from limbeck.runtime.openvino_runner import OpenvinoRunner
+
+    if device == "cuda":
+        raise ModelError("OpenVINO knows no CUDA", fix="device: cpu")
+    return OpenvinoRunner(file_inside(folder, card.file, "the card"), threads=threads)
+
+
 _Make = Callable[[Path, Card, Codec, "int | None", str], Runner]
 _RUNNERS: dict[str, dict[str, _Make]] = {
     "pytorch": {"torch": _torch},
-    "onnx": {"onnxruntime": _onnxruntime},
+    "onnx": {"onnxruntime": _onnxruntime, "openvino": _openvino},
+    "openvino": {"openvino": _openvino},
 }
 """By format: the engines that run it, the first by default."""

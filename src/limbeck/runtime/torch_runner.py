@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from limbeck.core.errors import ModelError
-from limbeck.core.recipe import Model
-from limbeck.models.load import load_model
 from limbeck.runtime._base import Arrays, Runner, Tensors
 from limbeck.runtime._checks import fitting
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class TorchRunner(Runner):
-    """A Hugging Face folder in torch.
+    """A model in torch.
 
     Args:
-        folder: config.json and safetensors.
-        auto_class: transformers' class of the task's models.
+        model: it is put into evaluation mode, and onto the device.
         inputs: what the task's batches hold.
         threads: of the whole process, which is how torch counts them; None leaves them.
         device: cpu, cuda, or `auto`: cuda where there is one.
-
-    Raises:
-        ModelError: the folder cannot be loaded.
     """
 
     engine = "torch"
 
     def __init__(
         self,
-        folder: Path,
-        auto_class: str,
+        model: PreTrainedModel,
         inputs: Mapping[str, Tensors],
         *,
         threads: int | None = None,
@@ -44,7 +40,7 @@ class TorchRunner(Runner):
         if threads is not None:
             torch.set_num_threads(threads)
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model = load_model(Model(model=str(folder)), auto_class, settings={}).eval()
+        self.model = model.eval()
         torch.nn.Module.to(self.model, torch.device(chosen))
         self.inputs = dict(inputs)
         rank = 3 if self.model.get_output_embeddings() is not None else 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -16,6 +17,7 @@ from limbeck.serving.errors import Cancelled, Draining, Expired, Failed, Overloa
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOG = logging.getLogger(__name__)
 _SMOOTH = 0.2
 """Weight of the newest batch in the running means."""
 _SPARE = 64.0
@@ -161,7 +163,7 @@ class Engine(Generic[T, R]):
             Overloaded: the queue is full.
             Draining: it is about to stop.
         """
-        if self._closed:
+        if not self.alive:
             raise Draining("the model is being taken down")
         if len(self._waiting) + rows > self.limits.max_queue:
             raise Overloaded("too many requests are waiting", self._retry_after())
@@ -339,10 +341,10 @@ class Engine(Generic[T, R]):
         return 0
 
     def _blame(self, row: _Row[T, R], error: Exception) -> int:
-        known = error if isinstance(error, ServingError) else Failed("the model failed on this input")
-        if known is not error:
-            known.__cause__ = error
-        row.ticket.fail(known)
+        _LOG.warning("a row failed", exc_info=error)
+        failed = Failed("the model failed on this input")
+        failed.__cause__ = error
+        row.ticket.fail(failed)
         return 1
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from limbeck._version import __version__
 from limbeck.runtime.student import Answer
 from limbeck.serving import schema
+from limbeck.serving.document import document, failures
 from limbeck.serving.door import Door, error_response
 from limbeck.serving.errors import BadRequest, Cancelled, ServingError
 from limbeck.serving.metrics import CONTENT_TYPE, Metrics
@@ -30,27 +30,7 @@ from limbeck.serving.settings import Settings
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
-_REASONS = {
-    400: "The request cannot be read, or does not fit the model.",
-    401: "The token is missing or wrong.",
-    403: "The server was started without leave to do this.",
-    404: "There is no such model.",
-    408: "The request took too long to come.",
-    413: "The request is too large.",
-    415: "The content type is not taken.",
-    429: "Too much to do; `Retry-After` says when to come back.",
-    500: "The model failed on this request.",
-    503: "Not ready, or about to stop.",
-    504: "The deadline passed.",
-}
-_BODIES = (schema.PredictOne, schema.PredictMany, schema.InferRequest, schema.IndexRequest, schema.LoadRequest)
-"""What routes read by themselves."""
 _PREDICT: TypeAdapter[schema.PredictOne | schema.PredictMany] = TypeAdapter(schema.PredictOne | schema.PredictMany)
-
-
-def failures(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route, for its document."""
-    return {code: {"model": schema.Error, "description": _REASONS[code]} for code in (401, 408, 500, *codes)}
 
 
 def create_app(repository: Repository, settings: Settings, metrics: Metrics) -> Door:
@@ -67,7 +47,7 @@ def create_app(repository: Repository, settings: Settings, metrics: Metrics) -> 
     _add_errors(app)
     _add_plain(app, repository, metrics)
     add_v2(app, repository, settings)
-    app.openapi = lambda: _document(app, settings)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, repository, settings)  # type: ignore[method-assign]
     return Door(app, settings, metrics)
 
 
@@ -131,19 +111,16 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_plain(app: FastAPI, repository: Repository, metrics: Metrics) -> None:
-    body = {"requestBody": {"required": True, "content": _predict_content()}}
-
     @app.post(
         "/predict",
         response_model=schema.Predictions,
         responses=failures(400, 404, 413, 415, 429, 503, 504),
-        openapi_extra=body,
         summary="Classify texts or pictures",
     )
     async def predict(request: Request) -> Response:
         asked, fields = await _asked(request)
         with repository.lease(asked.model, asked.version) as model:
-            outputs = await unless_gone(request, model.ask(fields, asked.timeout))
+            outputs = await unless_gone(request, model.ask(fields))
             found = [_prediction(each, model.student.labels, asked.top_k) for each in model.answers(outputs)]
             return reply({"model": model.name, "version": model.version, "predictions": found})
 
@@ -151,16 +128,6 @@ def _add_plain(app: FastAPI, repository: Repository, metrics: Metrics) -> None:
     async def measured() -> Response:
         """Figures for Prometheus."""
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
-
-
-def _predict_content() -> dict[str, Any]:
-    one, many = ({"$ref": f"#/components/schemas/{name}"} for name in ("PredictOne", "PredictMany"))
-    upload = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": {"type": "string", "format": "binary"}, "top_k": {"type": "integer", "minimum": 1}},
-    }
-    return {"application/json": {"schema": {"anyOf": [one, many]}}, "multipart/form-data": {"schema": upload}}
 
 
 async def _asked(request: Request) -> tuple[schema.PredictOne | schema.PredictMany, list[dict[str, Any]]]:
@@ -217,21 +184,3 @@ def _prediction(answer: Answer, labels: tuple[str, ...], top_k: int) -> dict[str
     order = np.argsort(-answer.probabilities, kind="stable")[:top_k].tolist()
     top = [{"label": labels[i], "confidence": float(answer.probabilities[i])} for i in order]
     return {"label": answer.label, "confidence": answer.confidence, "top": top}
-
-
-def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that routes read by themselves, and the token where there is one."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        known = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in _BODIES:
-            told = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            known |= told.pop("$defs", {})
-            known[model.__name__] = told
-        if settings.token is not None:
-            document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            for path, item in document["paths"].items():
-                for operation in item.values():
-                    operation["security"] = [] if path == "/v2/health/live" else [{"token": []}]
-        app.openapi_schema = document
-    return app.openapi_schema

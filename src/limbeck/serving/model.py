@@ -119,6 +119,8 @@ class Model:
             ServingError: there is no answer.
         """
         self._check_fields(fields)
+        if len(fields) > self.limits.max_queue:
+            raise TooLarge(f"{len(fields)} rows are more than the queue ever holds")
         end = time.monotonic() + self._seconds(seconds)
         self.engine.check(self._encoding + len(fields))  # no work is put into what would be refused
         self._encoding += len(fields)

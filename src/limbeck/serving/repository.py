@@ -33,7 +33,7 @@ class Entry:
         state: of loading.
         reason: why it is not ready.
         stamp: of the files that `model` was made from.
-        wanted: whether it is to be served.
+        unloaded: whether somebody asked that it not be served.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Entry:
     state: State = "UNAVAILABLE"
     reason: str = ""
     stamp: Stamp = ()
-    wanted: bool = True
+    unloaded: bool = False
 
 
 class Repository:
@@ -62,6 +62,7 @@ class Repository:
     ):
         self._load, self._limits, self._metrics, self._seconds = load, limits, metrics, retire_seconds
         self._entries: dict[str, dict[str, Entry]] = {}
+        self._roots: dict[str, Path] = {}
         self._lock = threading.Lock()  # of the entries
         self._changing = threading.RLock()  # one change at a time
         self._leaving = self._draining = False
@@ -75,11 +76,11 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every version that is to be served is served."""
+        """Whether every model is served, but those that were unloaded."""
         with self._lock:
-            entries = [entry for versions in self._entries.values() for entry in versions.values()]
-        served = [entry.model is not None and entry.model.engine.alive for entry in entries if entry.wanted]
-        return bool(served) and all(served) and not self._leaving
+            models = [[e.model for e in versions.values() if not e.unloaded] for versions in self._entries.values()]
+        served = [any(m is not None and m.engine.alive for m in versions) for versions in models if versions]
+        return all(served) and not self._leaving
 
     def add(self, name: str, folder: Path) -> None:
         """Serve a folder under a name: a student, or versions of one in folders 1, 2, ...
@@ -92,6 +93,7 @@ class Repository:
         versions = versions_in(folder)
         with self._lock:
             self._entries[name] = {version: Entry(place) for version, place in versions.items()}
+            self._roots[name] = folder
         for version in versions:
             self.load(name, version)
 
@@ -116,7 +118,7 @@ class Repository:
                 entry = self._entry(name, key)
                 with self._lock:
                     old, entry.model, entry.state, entry.reason = entry.model, None, "UNAVAILABLE", "unloaded"
-                    entry.wanted = False
+                    entry.unloaded = True
                 if old is not None:
                     self._metrics.forget(name, key)
                     old.retire(self._seconds)
@@ -156,7 +158,7 @@ class Repository:
             ]
 
     def watch(self, seconds: float) -> None:
-        """Look at the folders from time to time; one that was replaced is loaded."""
+        """Look at the folders from time to time; one that was replaced, and a new version, is loaded."""
         self._watcher = threading.Thread(target=self._watch, args=(seconds,), name="watch", daemon=True)
         self._watcher.start()
 
@@ -209,7 +211,6 @@ class Repository:
         with self._changing:
             stamp = stamp_of(entry.folder)
             with self._lock:
-                entry.wanted = True
                 if entry.model is None:
                     entry.state = "LOADING"
             try:
@@ -223,7 +224,7 @@ class Repository:
                 raise
             with self._lock:
                 old, entry.model, entry.stamp = entry.model, new, stamp
-                entry.state, entry.reason = "READY", ""
+                entry.state, entry.reason, entry.unloaded = "READY", "", False
             self._metrics.watch(name, version, new.engine)
             _LOG.info("loaded", extra={"model": name, "version": version, "engine": new.student.runner.engine})
             if old is not None:
@@ -241,8 +242,10 @@ class Repository:
     def _watch(self, seconds: float) -> None:
         before: Mapping[tuple[str, str], Stamp] = {}
         while not self._stop.wait(seconds):
+            self._discover()
             with self._lock:
-                entries = {(n, v): e for n, versions in self._entries.items() for v, e in versions.items() if e.wanted}
+                names = list(self._entries.items())
+                entries = {(n, v): e for n, versions in names for v, e in versions.items() if not e.unloaded}
             now = {key: stamp_of(entry.folder) for key, entry in entries.items()}
             for key, entry in entries.items():
                 # Changed, and at rest since the last look: nobody is still writing.
@@ -253,6 +256,17 @@ class Repository:
                         kind = type(error).__name__
                         _LOG.error("not loaded", extra={"model": key[0], "version": key[1], "error": kind})
             before = now
+
+    def _discover(self) -> None:
+        """New versions beside those that are known; one whose folder is gone is served on."""
+        with self._lock:
+            for name, root in self._roots.items():
+                known = self._entries[name]
+                if "1" in known and known["1"].folder == root:  # no folder of versions
+                    continue
+                for version, folder in versions_in(root).items() if root.is_dir() else ():
+                    if folder != root:
+                        known.setdefault(version, Entry(folder))
 
 
 def versions_in(folder: Path) -> dict[str, Path]:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from limbeck.serving.tensors import DATATYPES
 
 _TEXT = Field(min_length=1, pattern=r"\S", description="A text; not blank.")
 _IMAGE = Field(min_length=4, description="A picture's file in base64.", json_schema_extra={"contentEncoding": "base64"})
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 2.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
 Text = Annotated[str, _TEXT]
 Picture = Annotated[str, _IMAGE]
-TopK = Annotated[int, Field(ge=1, le=1000, description="How many classes to name, the likeliest first.")]
+TopK = Annotated[int, Field(ge=1, le=1000, description="How many classes to name, the likeliest first."), _WHOLE]
 Name = Annotated[str, Field(min_length=1, max_length=256, description="Left out: the first model of the server.")]
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,18}$", description="Left out: the highest that is ready.")]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
 assert set(Datatype.__args__) == DATATYPES.keys()  # type: ignore[attr-defined]
-Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
 Parameters = dict[str, bool | int | float | str]
 
 
@@ -41,9 +49,6 @@ class _Choice(Strict):
     top_k: TopK = 1
     model: Name | None = None
     version: Version | None = None
-    timeout: Annotated[float, Field(gt=0, le=3600, description="Seconds; the server's own limit holds too.")] | None = (
-        None
-    )
 
 
 class PredictOne(_Choice, Row):
@@ -85,6 +90,8 @@ class Error(BaseModel):
 
 class InputTensor(Strict):
     """One input; its data here, or after the JSON in the binary extension."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["name", "shape", "datatype", "data"]})
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     shape: Annotated[list[Size], Field(min_length=1, max_length=8)]

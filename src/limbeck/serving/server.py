@@ -70,7 +70,8 @@ class Server:
     def stop(self) -> None:
         """Begin to drain; from any thread."""
         if self._loop is not None and self._stopped is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
+            with contextlib.suppress(RuntimeError):  # it has stopped already
+                self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def serve(self, started: Callable[[], None] = lambda: None) -> bool:
         """What `run` does, in a loop that is running."""

@@ -16,8 +16,9 @@ from starlette.responses import Response
 
 from limbeck.core.errors import LimbeckError
 from limbeck.serving import schema
+from limbeck.serving.document import body, failures
 from limbeck.serving.errors import BadRequest, Failed, Forbidden, ServingError
-from limbeck.serving.http import failures, picture_in, read, reply, unless_gone
+from limbeck.serving.http import picture_in, read, reply, unless_gone
 from limbeck.serving.inference import infer, model_metadata, seconds_of, server_metadata
 from limbeck.serving.repository import Repository
 from limbeck.serving.settings import Settings
@@ -68,10 +69,10 @@ def _add_models(app: FastAPI, repository: Repository) -> None:
 
     async def answer(request: Request, model_name: str, model_version: str | None = None) -> Response:
         """A model's outputs for a request's inputs."""
-        asked, inputs = _request(await request.body(), request.headers.get(_LENGTH))
-        wanted = [each.name for each in asked.outputs] if asked.outputs else None
-        seconds = seconds_of(asked.parameters.get("timeout"))
         with repository.lease(model_name, model_version) as model:
+            asked, inputs = _request(await request.body(), request.headers.get(_LENGTH))
+            wanted = [each.name for each in asked.outputs] if asked.outputs else None
+            seconds = seconds_of(asked.parameters.get("timeout"))
             outputs = await unless_gone(request, infer(model, inputs, wanted, seconds))
             return _response(asked, model.name, model.version, outputs)
 
@@ -83,7 +84,7 @@ def _add_models(app: FastAPI, repository: Repository) -> None:
             f"{path}/infer",
             response_model=schema.InferResponse,
             responses=failures(400, 404, 413, 429, 503, 504),
-            openapi_extra=_body("InferRequest"),
+            openapi_extra=body("InferRequest", binary=True),
         )(answer)
 
 
@@ -92,7 +93,7 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
         "/v2/repository/index",
         response_model=list[schema.IndexEntry],
         responses=failures(400, 413),
-        openapi_extra=_body("IndexRequest", required=False),
+        openapi_extra=body("IndexRequest", required=False),
     )
     async def index(request: Request) -> Response:
         """All models, their versions and states."""
@@ -115,7 +116,7 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
         "/v2/repository/models/{model_name}/load",
         response_model=dict[str, str],
         responses=failures(400, 403, 404, 413),
-        openapi_extra=_body("LoadRequest", required=False),
+        openapi_extra=body("LoadRequest", required=False),
     )
     async def load(request: Request, model_name: str) -> Response:
         """Load a model anew from its folder."""
@@ -125,27 +126,22 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
         "/v2/repository/models/{model_name}/unload",
         response_model=dict[str, str],
         responses=failures(400, 403, 404, 413),
-        openapi_extra=_body("LoadRequest", required=False),
+        openapi_extra=body("LoadRequest", required=False),
     )
     async def unload(request: Request, model_name: str) -> Response:
         """Serve a model no longer."""
         return await change(request, repository.unload, model_name)
 
 
-def _body(name: str, required: bool = True) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-    return {"requestBody": {"required": required, "content": content}}
-
-
-def _request(body: bytes, told: str | None) -> tuple[schema.InferRequest, list[Tensor]]:
+def _request(content: bytes, told: str | None) -> tuple[schema.InferRequest, list[Tensor]]:
     """The request and its tensors, whose data is in the JSON, or follows it one after another."""
     if told is None:
-        size = len(body)
-    elif told.isascii() and told.isdecimal() and int(told[:20]) <= len(body):
+        size = len(content)
+    elif told.isascii() and told.isdecimal() and int(told[:20]) <= len(content):
         size = int(told)
     else:
         raise BadRequest("Inference-Header-Content-Length is no length within the body")
-    asked, rest = read(schema.InferRequest, body[:size]), memoryview(body)[size:]
+    asked, rest = read(schema.InferRequest, content[:size]), memoryview(content)[size:]
     inputs, place = [], 0
     for each in asked.inputs:
         count = each.parameters.get("binary_data_size")
