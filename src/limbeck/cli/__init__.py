@@ -7,7 +7,22 @@ import sys
 import typer
 
 from limbeck._version import __version__
-from limbeck.cli import cache, compare, doctor, evaluate, gallery, generate, init, layers, list, run, schema, tune
+from limbeck.cli import (
+    cache,
+    compare,
+    doctor,
+    evaluate,
+    gallery,
+    generate,
+    init,
+    layers,
+    list,
+    play,
+    run,
+    schema,
+    tune,
+    watch,
+)
 
 app = typer.Typer(
     name="limbeck",
@@ -18,7 +33,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _command in (run, generate, cache, tune, evaluate, compare, doctor, gallery, init, list, layers, schema):
+for _command in (
+    run,
+    watch,
+    play,
+    generate,
+    cache,
+    tune,
+    evaluate,
+    compare,
+    doctor,
+    gallery,
+    init,
+    list,
+    layers,
+    schema,
+):
     _command.register(app)
 
 
