@@ -16,7 +16,7 @@ from limbeck.models.load import load_config
 
 @part
 class Models(BeforeCheck):
-    """Every model that the recipe names has a config and a tokenizer that can be read, and weights if it is a folder.
+    """Every model of the recipe has a config and a tokenizer that can be read, and a folder has weights.
 
     A student has fewer parameters than its teacher.
     """
