@@ -1,4 +1,4 @@
-"""CKA against a second form of it, on independent features, and batch by batch."""
+"""CKA against a second form of it, on independent features, as a map of layers, and batch by batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from limbeck.alignment.cka import StreamingCKA, hsic, linear_cka, u_centred
+from limbeck.alignment.cka import StreamingCKA, cka_map, linear_cka, u_centred
 from limbeck.core.errors import DataError
 
 
@@ -32,9 +32,11 @@ def biased_cka(x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("n", "d", "e"), [(4, 2, 3), (9, 5, 1), (32, 40, 7)])
-def test_hsic_is_the_mean_over_different_samples(n: int, d: int, e: int) -> None:
+def test_cka_is_of_means_over_different_samples(n: int, d: int, e: int) -> None:
     x, y = normal(n, d), normal(n, e, seed=1)
-    torch.testing.assert_close(hsic(x, y), naive_hsic(x, y), rtol=1e-10, atol=1e-12)
+    y[:, 0] += x[:, 0]
+    wanted = naive_hsic(x, y) / (naive_hsic(x, x) * naive_hsic(y, y)).sqrt()
+    assert abs(linear_cka(x, y) - wanted) < 1e-10
 
 
 @pytest.mark.parametrize("moved", [0.0, 100.0])
@@ -71,28 +73,43 @@ def test_rows_of_the_centred_matrix_sum_to_zero() -> None:
     assert (centred.diagonal() == 0).all()
 
 
-def test_streaming_is_the_ratio_of_sums() -> None:
-    x, y = normal(40, 8), normal(40, 6, seed=1) + normal(40, 8)[:, :6]
-    stream, sums = StreamingCKA(), torch.zeros(3, dtype=torch.float64)
-    for a, b in zip(x.split(10), y.split(10), strict=True):
-        stream.update(a.float(), b.float())
-        sums += torch.stack([naive_hsic(a, b), naive_hsic(a, a), naive_hsic(b, b)])
-    assert stream.batches == 4
-    assert abs(stream.value() - sums[0] / (sums[1] * sums[2]).sqrt()) < 1e-6
-    one = StreamingCKA()
-    one.update(x, y)
-    assert abs(one.value() - linear_cka(x, y)) < 1e-12
+def layers(n: int, seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    """Layers of two models, of other widths, partly alike, far from zero."""
+    xs = [normal(n, 5, seed=seed) + 30, normal(n, 40, seed=seed + 1)]
+    return xs, [normal(n, 3, seed=seed + 2), xs[0][:, :3] + normal(n, 3, seed=seed + 3), xs[1] @ normal(40, 7)]
 
 
-def test_streaming_over_small_batches_comes_to_the_whole() -> None:
-    """The unbiased form is about the same from batches of 8 as from all at once; the biased one would not be."""
-    x = normal(1000, 64)
-    y = x[:, :32] + normal(1000, 32, seed=1)
+@pytest.mark.parametrize("rows", [1, 5, 23])
+def test_the_map_is_that_of_the_written_out_form_whatever_the_blocks(rows: int) -> None:
+    xs, ys = layers(23)
+    found = cka_map(xs, ys, block_bytes=8 * 23 * 5 * rows)
+    for i, x in enumerate(xs):
+        for j, y in enumerate(ys):
+            wanted = naive_hsic(x, y) / (naive_hsic(x, x) * naive_hsic(y, y)).sqrt()
+            assert abs(found[i, j] - wanted) < 1e-9
+            assert abs(found[i, j] - linear_cka(x, y)) < 1e-9
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 23])
+def test_batch_by_batch_is_the_whole(size: int) -> None:
+    xs, ys = layers(23)
     stream = StreamingCKA()
-    for a, b in zip(x.split(8), y.split(8), strict=True):
-        stream.update(a, b)
-    assert abs(stream.value() - linear_cka(x, y)) < 0.02
-    assert biased_cka(x[:8], y[:8]) > linear_cka(x, y) + 0.1
+    for at in torch.arange(23).split(size):
+        stream.update([x[at] for x in xs], [y[at] for y in ys])
+    torch.testing.assert_close(stream.value(), cka_map(xs, ys), rtol=0, atol=1e-12)
+
+
+def test_independent_layers_are_not_alike_at_32_samples() -> None:
+    found = cka_map(list(normal(8, 32, 512)), list(normal(8, 32, 256, seed=1)))
+    assert found.abs().max() < 0.2
+    assert abs(found.mean()) < 0.02
+
+
+def test_a_layer_that_sees_all_alike_is_like_nothing() -> None:
+    same = torch.full((9, 3), 0.1, dtype=torch.float64)
+    assert (cka_map([same, normal(9, 3)], [normal(9, 3)]) == torch.tensor([[0.0], [1.0]])).tolist()[0] == [True]
+    with pytest.raises(DataError, match="3 and 3 samples"):
+        cka_map([normal(3, 2)], [normal(3, 2)])
 
 
 def test_what_does_not_vary_is_like_nothing() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,43 @@ def test_recorded_predictions_are_scored_and_shown(monkeypatch: pytest.MonkeyPat
     assert "50.0 %" in shown
     assert str(tmp_path / "matrix" / "scores.json") in shown.replace("\n", "")
     assert (tmp_path / "matrix" / "predictions-b.parquet").exists()
+
+
+def test_other_forms_are_read_as_the_page_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = (Path(RECIPE).parents[1] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    by_model, by_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    wide = next(block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "{model}" in block)
+    columns = re.findall(r"with `--columns '(.*?)'`", page)[0]
+    monkeypatch.chdir(tmp_path)
+
+    table = "question_id,gold,large,small,category\n" + "".join(f"q{i},A,A,{'AB'[i % 2]},law\n" for i in range(8))
+    Path("answers.csv.gz").write_bytes(gzip.compress(table.encode()))
+    done = inside(monkeypatch, *shlex.split(wide.replace("\\\n", ""))[1:])
+    assert done.returncode == 0, done.stderr
+    assert scores("evaluation")["small", "accuracy"] == 0.5
+    assert scores("evaluation")["small", "kept_of_teacher"] == 0.5
+
+    traces = [{"model": m, "id": i, "correct": i > k} for k, m in enumerate(("a (new)", "b")) for i in range(4)]
+    Path("traces.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in traces).encode()))
+    exec(by_model, {})
+    words = ["--predictions", "a_new=a_new.jsonl", "--predictions", "b=b.jsonl", "-o", "traces"]
+    assert inside(monkeypatch, "evaluate", *words).returncode == 0
+    assert scores("traces") == {("a_new", "accuracy"): 0.75, ("b", "accuracy"): 0.5}
+
+    text = {"large_solution": "1 + 1 = 2\nA: 2", "small_solution": "1 + 1 = 3\nA: 3"}
+    rows = [{**text, "large_is_correct": True, "small_is_correct": False}] * 3
+    Path("solutions.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    exec(by_row, {})
+    words = ["--predictions", "large=solutions.jsonl", "--predictions", "small=solutions.jsonl", "-o", "solutions"]
+    assert inside(monkeypatch, "evaluate", *words, "--columns", columns).returncode == 0
+    found = scores("solutions")
+    assert (found["large", "answer_accuracy"], found["small", "answer_accuracy"]) == (1, 0)
+    assert found["small", "step_equations_right"] == 0
+
+
+def scores(folder: str) -> dict[tuple[str, str], float]:
+    rows = json.loads(Path(folder, "scores.json").read_text())
+    return {(row["model"], row["name"]): row["value"] for row in rows}
 
 
 @pytest.mark.parametrize(

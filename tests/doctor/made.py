@@ -87,7 +87,7 @@ def classes(**recall: float) -> list[Row]:
     ]
 
 
-DETAILS = {
+DETAILS: dict[str, Any] = {
     "errors": {
         "student": {"inherited": 8, "other_wrong": 8, "new": 8, "both_right": 370, "mended": 6, "n": 400},
         "baseline": {"inherited": 6, "other_wrong": 10, "new": 20, "both_right": 358, "mended": 6, "n": 400},
@@ -123,7 +123,9 @@ def leave(
     (folder / "recipe.json").write_text(json.dumps(plan or recipe()))
     train = folder / ("train" if trained else ".train.partial")
     (train / "student").mkdir(parents=True)
-    (train / "student" / "config.json").write_text(json.dumps(config or {"model_type": "bert"}))
+    (train / "student" / "config.json").write_text(
+        json.dumps(config or {"architectures": ["BertForSequenceClassification"]})
+    )
     falling = evals([0.6, 0.8, 0.9, 0.93, 0.94], [1.0, 0.6, 0.4, 0.3, 0.28])
     for name, rows in (("steps", log or steps()), ("evals", validation or falling)):
         (train / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -57,6 +57,7 @@ def test_capability_loss(tmp_path: Path) -> None:
     lost = score("student", "kept_of_teacher", 0.7, 0.65, 0.75)
     found = only(leave(tmp_path / "run", scores=changed_scores(lost)), "capability_loss", "warning")
     assert "70.0%" in found.evidence
+    assert "stages.distil.epochs" in str(found.change)
     nearly = score("student", "kept_of_teacher", 0.88, 0.85, 0.91)  # the interval reaches 0.9
     assert not ill(leave(tmp_path / "nearly", scores=changed_scores(nearly)))
     gone = score("student", "kept_of_teacher", 0.2, 0.15, 0.25)
@@ -113,6 +114,10 @@ def test_collapse_onto_one_text(tmp_path: Path) -> None:
     said: dict[str, list[Any]] = {"text": ["I do not know"] * 60 + [f"it is {i}" for i in range(40)]}
     found = only(leave(tmp_path / "run", said=said), "collapse", "error")
     assert "60 of 100" in found.evidence
+    assert "stages.distil.learning_rate" in str(found.change)
+    yes: dict[str, list[Any]] = {"text": ["yes"] * 60 + ["no"] * 40}
+    yes["target"] = yes["prediction"] = yes["text"]  # most answers are the same, and rightly
+    assert not ill(leave(tmp_path / "yes", said=yes))
 
 
 def on_policy(length: float, finished: float) -> list[dict[str, Any]]:
@@ -231,9 +236,11 @@ def test_a_student_that_is_better_without_its_teacher(tmp_path: Path) -> None:
 
 
 def test_a_student_without_a_key_value_cache(tmp_path: Path) -> None:
-    config = {"model_type": "qwen3", "use_cache": False}
+    config = {"architectures": ["Qwen3ForCausalLM"], "use_cache": False}
     found = only(leave(tmp_path / "run", config=config), "slow_generation", "warning")
     assert "use_cache=true" in str(found.change)
+    config["architectures"] = ["Qwen3ForSequenceClassification"]  # it writes nothing
+    assert not ill(leave(tmp_path / "classifier", config=config))
 
 
 def test_a_training_that_waits_for_its_own_texts(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
+from limbeck.core.errors import ModelError
 from limbeck.core.recipe import Recipe
 from limbeck.doctor import needs
 from limbeck.doctor._base import Finding
 from limbeck.doctor.needs import Device
-from limbeck.pipeline.doctor import examine_recipe
+from limbeck.pipeline.doctor import _RecipePlan, examine_recipe
 from tests.pipeline.recipes import QUICK, images, language, qwen, stage, texts
 
 LONG = {"max_steps": 100, "warmup_ratio": 0.1}
@@ -138,12 +139,86 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
     assert "holds no weights" in found.reason
 
 
+def test_a_student_that_is_larger_than_its_teacher(tmp_path: Path) -> None:
+    found = one(answers(tmp_path / "run", student={"config": qwen(32)}), "models")
+    assert found.severity == "warning"
+    assert found.evidence == "student 18,944, teacher 7,168"
+
+
+def test_a_layer_that_the_teacher_has_not(tmp_path: Path) -> None:
+    found = findings(answers(tmp_path / "run", student={"model": "from-teacher", "layers": [0, 9]}))
+    assert list(found) == ["models"]
+    assert "[9]" in found["models"][0].evidence
+
+
+def test_fields_of_a_config_that_do_not_fit_each_other(tmp_path: Path) -> None:
+    config = {"model_type": "bert", "hidden_size": 15, "num_attention_heads": 2, "num_hidden_layers": 1}
+    recipe = texts(tmp_path / "run", tmp_path / "rows.csv", student={"config": config})
+    recipe["stages"][0]["terms"].append({"type": "hidden", "match": {"bert.encoder.layer.0": "bert.encoder.layer.0"}})
+    errors = [each for each in examine_recipe(Recipe.model_validate(recipe)) if each.severity == "error"]
+    assert [each.check for each in errors] == ["models"]
+    assert "not a multiple" in errors[0].evidence
+
+
+def test_models_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told, once, and not asked for again and again."""
+    asked = []
+
+    def load_config(spec: Any) -> None:
+        asked.append(spec.model)
+        raise ModelError(f"the model '{spec.model}' cannot be found", got="no network", fix="check the name")
+
+    for place in ("pipeline.doctor", "pipeline._ahead", "doctor.before.models"):
+        monkeypatch.setattr(f"limbeck.{place}.load_config", load_config)
+    recipe = answers(tmp_path / "run", teacher={"model": "org/one"}, student={"model": "org/two"})
+    found = examine_recipe(Recipe.model_validate(recipe))
+    errors = [each for each in found if each.severity == "error"]
+    assert [(each.check, each.reason.split("'")[1]) for each in errors] == [
+        ("models", "org/two"),
+        ("models", "org/one"),
+    ]
+    assert len(asked) <= 5
+
+
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limbeck.doctor.before.memory.device", lambda: Device("a small device", 50_000))
     found = one(answers(tmp_path / "run"), "memory")
     assert found.severity == "error"
     assert "50.0 kB free on a small device" in found.evidence
     assert "gradient_checkpointing" in str(found.change)
+
+
+def test_memory_of_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limbeck.doctor.before.memory.device", lambda: Device("a device", 10**9, 4))
+    recipe = Recipe.model_validate(answers(tmp_path / "run"))
+    found = [each for each in examine_recipe(recipe) if each.check == "memory"]
+    assert [each.reason for each in found][1] == "stage finetune on 4 devices, a process for each"
+    plan = _RecipePlan(recipe, False)
+    whole, shared = (needs.training_bytes(plan, plan.student, recipe.stages[0], n) for n in (1, 4))
+    assert whole is not None
+    assert shared is not None
+    assert shared["weights"] == whole["weights"]
+    assert shared["activations"] < whole["activations"] / 2  # type: ignore[operator]
+
+
+def test_memory_of_attention_that_is_written_out(tmp_path: Path) -> None:
+    plans = [
+        _RecipePlan(Recipe.model_validate(answers(tmp_path / "run", student={"config": qwen(8), **attention})), False)
+        for attention in ({}, {"attn_implementation": "eager"})
+    ]
+    fused, eager = (needs.training_bytes(p, p.student, p.recipe.stages[0]) for p in plans)
+    assert fused is not None
+    assert eager is not None
+    assert eager["activations"] > fused["activations"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("cache", "each"), [({"k": 8}, 48), ({"type": "full"}, 600), ({}, 100), ({"k": 999}, 1800)])
+def test_the_recordings_size(tmp_path: Path, cache: dict[str, Any], each: int) -> None:
+    recipe = Recipe.model_validate(answers(tmp_path / "run", cache=cache))
+    plan = _RecipePlan(recipe, False)
+    rows = plan.encoded(recipe.stages[0], plan.student).features
+    labels = sum(label != -100 for row in rows for label in row.values["labels"])
+    assert needs.recorded_bytes(plan) == each * labels  # of 300 classes
 
 
 def test_what_a_training_keeps_in_memory(tmp_path: Path) -> None:

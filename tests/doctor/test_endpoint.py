@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,3 +108,18 @@ def test_it_is_not_there() -> None:
     found = ask(url)
     assert found.severity == "error"
     assert "cannot be reached" in found.reason
+
+
+def test_what_does_not_speak_http_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            one, _ = server.accept()
+            with one:
+                one.recv(1000)
+                one.sendall(b"SSH-2.0\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        found = ask(f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+    assert (found.severity, found.reason) == ("error", "teacher.endpoint cannot be reached")
+    assert "SSH" in found.evidence

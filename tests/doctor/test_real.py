@@ -42,9 +42,15 @@ def test_a_healthy_run_and_a_sick_one(tmp_path: Path) -> None:
     assert told["fighting_terms"].severity == "ok"  # labels and teacher want the same here
     assert "over 6 steps" in told["fighting_terms"].evidence
 
+    ready = {"model": str(well / "prepare" / "teacher")}
+    weak = recipe(tmp_path / "weak", ready, 1e-2)
+    weak["stages"][0]["terms"][1]["weight"] = 1e-6
+    limbeck.run({**weak, "baseline": False}, until="evaluate")
+    assert list(ill(tmp_path / "weak")) == ["negligible_term"]
+
     sick = tmp_path / "sick"
     try:
-        limbeck.run(recipe(sick, {"model": str(well / "prepare" / "teacher")}, 10.0), until="evaluate")
+        limbeck.run(recipe(sick, ready, 10.0), until="evaluate")
     except TrainingError:  # on another processor the loss may leave the numbers before the end
         assert "gradients" in ill(sick)
         return
@@ -89,3 +95,7 @@ def test_gradients_of_terms_are_right_and_change_nothing(tmp_path: Path) -> None
     cosines = {(one, other): cosine for one, other, cosine in told["cosines"]}
     wanted = {("kl", "again"): 1, ("kl", "against"): -1, ("again", "against"): -1}
     assert cosines == pytest.approx(wanted, abs=1e-4)
+    # Asked for after the training, they are measured too.
+    again = made | {"output": str(tmp_path / "None"), "training": {"gradient_cosine_steps": 2}}
+    limbeck.run(again, until="train")
+    assert "gradients" in json.loads((tmp_path / "None" / "train" / "steps.jsonl").read_text().splitlines()[0])

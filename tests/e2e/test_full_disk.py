@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import limbeck
 from limbeck.core import artifacts
 from limbeck.core.recipe import load_recipe
 from tests.pipeline.recipes import images, resnet
@@ -28,14 +29,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    first = load_recipe(images(small_disk / "run"))
-    recipe.write_text(first.model_dump_json())  # JSON is YAML
-    command = [sys.executable, "-m", "limbeck", "run", str(recipe)]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    limbeck.run(images(small_disk / "run"), until="train")
     before = artifacts.load(small_disk / "run" / "train").digest
     larger = load_recipe(images(small_disk / "run", student={"config": resnet(96)}))
-    recipe.write_text(larger.model_dump_json())
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(larger.model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "limbeck", "run", str(recipe)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "is full" in done.stderr

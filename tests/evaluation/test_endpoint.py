@@ -42,6 +42,8 @@ def test_answers_are_read_behind_the_thought_and_refusals_are_wrong() -> None:
     assert not (without_thought(found["text"][2]) or "").strip(), "a thought that was cut off is no answer"
     assert found["text"][3] == ""
     assert len(Predictions(found)) == 5
+    twice = answered(rows(1) * 2, [said("#### 0"), said("#### 1")], TASK, "big", [1, 2])
+    assert (twice["draw"], twice["correct"]) == ([1, 2], [True, False])
 
 
 @pytest.mark.parametrize("reason", ["budget", "timeout", "rejected", "no_usage"])

@@ -104,13 +104,15 @@ def test_a_task_over_a_local_file_is_scored_as_the_model_itself_would_be(
 def test_filters_and_scales_other_than_shares_keep_their_names() -> None:
     book = Book(Evaluate())
     found = {"alias": "maths", "sample_len": 5, "exact_match,strict": 0.5, "exact_match_stderr,strict": "N/A"}
-    harness._take("student", "maths", {**found, "perplexity,none": 7.0, "perplexity_stderr,none": 0.5}, book)
+    found |= {"perplexity,none": 7.0, "perplexity_stderr,none": 0.5, "acc,none": 1.0, "acc_stderr,none": math.nan}
+    harness._take("student", "maths", found, book)
     by_name = {row.name: (row.value, row.low, row.high, row.unit) for row in book.scores}
     assert by_name["maths/exact_match,strict"] == (0.5, None, None, "share")
     value, low, high, unit = by_name["maths/perplexity"]
     assert (value, unit) == (7.0, "score")
     assert (low, high) == pytest.approx((7 - 0.98, 7 + 0.98), abs=1e-3)
-    assert len(by_name) == 2
+    assert by_name["maths/acc"] == (1.0, None, None, "share"), "one row has no standard error"
+    assert len(by_name) == 3
 
 
 @pytest.mark.slow  # the harness reads all of its own tasks, some 10 s

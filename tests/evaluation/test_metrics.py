@@ -199,6 +199,23 @@ def test_several_draws_pass_and_vote() -> None:
     assert value(book, "student", "majority_vote") == pytest.approx(1 / 3)  # z is a tie
 
 
+def test_draws_may_come_beside_the_table_that_is_scored_alone() -> None:
+    drawn = Predictions(
+        {"id": ["test/0"] * 3, "draw": [1, 2, 3], "target": ["1"] * 3, "prediction": ["1", None, "1"]}
+        | {"correct": [True, False, True]}
+    )
+    book = measured({"student": answers(["2"], ["1"])}, draws={"student": drawn})
+    assert value(book, "student", "accuracy") == 0
+    passed = [value(book, "student", f"pass_at_{k}") for k in (1, 2, 3)]
+    assert passed == pytest.approx([2 / 3, 1, 1])
+    assert value(book, "student", "majority_vote") == 1
+
+
+def test_an_answer_that_is_only_known_to_be_right_wins_no_vote() -> None:
+    columns = {"id": ["a", "a"], "draw": [0, 1], "prediction": [None, None], "correct": [True, True]}
+    assert value(measured({"student": Predictions(columns)}, "majority_vote"), "student", "majority_vote") == 0
+
+
 def test_steps_are_checked_and_held_against_the_teachers() -> None:
     good = "First 64+5=69.\nThen 69+25=94.\n#### 94"
     bad = "First 64+5=70.\nThen 70+25=95.\n#### 94"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from limbeck.core.errors import DataError
+from limbeck.core.recipe import Evaluate
 from limbeck.core.types import Sample
-from limbeck.evaluation.predict import answer, likelihood
+from limbeck.evaluation.predict import answer, draws, likelihood
+from limbeck.evaluation.predictions import Columns, Predictions
 from limbeck.tasks._decode import generate
 from limbeck.tasks._text import train_bpe
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
@@ -55,6 +59,24 @@ def test_answers_are_graded_and_unfinished_ones_told(codec: CausalCodec) -> None
     ):
         assert correct == (prediction == target)
         assert parsed == (prediction is not None)
+
+
+def test_drawn_answers_hang_on_row_and_number_alone(codec: CausalCodec) -> None:
+    model, rows = tiny_lm(len(codec.processor), 16, 3, torch.float32).eval(), samples(4)
+
+    def drawn(rows: list[Sample] = rows, size: int = 3, seed: int = 0, **fields: Any) -> Columns:
+        plan = Evaluate(samples=3, max_new_tokens=8, **fields)
+        return draws(model, codec, rows, plan, batch_size=size, seed=seed, title=None)
+
+    greedy = answer(model, codec, rows, batch_size=4, max_new_tokens=8, title=None)
+    cold, warm = drawn(temperature=1e-6), drawn()
+    assert cold["text"] == greedy["text"] * 3
+    assert warm["id"] == greedy["id"] * 3
+    assert warm["draw"] == [1] * 4 + [2] * 4 + [3] * 4
+    assert len(set(warm["text"])) == 12
+    assert drawn(rows[2:3], size=1)["text"] == warm["text"][2::4]
+    assert drawn(seed=1)["text"] != warm["text"]
+    assert Predictions(warm).first["draw"] == [1] * 4
 
 
 def test_a_target_that_cannot_be_graded_is_an_error(codec: CausalCodec) -> None:

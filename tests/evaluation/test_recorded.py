@@ -71,7 +71,8 @@ def test_nine_models_on_family_quizzes() -> None:
     found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for row in lines("farel_traces/long_traces.jsonl.gz") + lines("farel_traces/short_outputs.jsonl.gz"):
         columns = found[row["model"]]
-        for name, key in (("id", "qid"), ("target", "gold"), ("prediction", "pred"), ("correct", "correct")):
+        columns["id"].append(str(row["qid"]))
+        for name, key in (("target", "gold"), ("prediction", "pred"), ("correct", "correct")):
             columns[name].append(row[key])
         columns["text"].append(row["output"])
         columns["input"].append(row["prompt"])

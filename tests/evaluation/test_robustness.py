@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from limbeck.core.errors import MissingExtra
 from limbeck.core.recipe import Evaluate, Robustness
 from limbeck.core.types import Sample
 from limbeck.data.steps import canonical
@@ -154,6 +155,25 @@ def test_what_fits_no_row_is_noted_where_it_was_asked_for() -> None:
     plan = Robustness(perturbations=["gaussian_noise", "gain"])  # type: ignore[list-item]
     book, notes, _ = looked_at(halves(), plan, student=lambda s: s.target)
     assert notes == ["robustness: no row can be changed by gaussian_noise, gain"]
+    assert book.scores == []
+
+
+def test_a_package_that_is_missing_is_noted_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """English rows want none that reads Chinese."""
+
+    def lacking(tones: bool) -> None:
+        raise MissingExtra("the augmentation 'homophone'", "chinese")
+
+    monkeypatch.setattr("limbeck.data.augmentation.homophone._common", lacking)
+    english, chinese = (
+        [Sample(f"t{i}", {"text": text}, "x") for i in range(4)] for text in ("A fine film", "这部电影很好看")
+    )
+    plan = Robustness(perturbations=["homophones"])  # type: ignore[list-item]
+    _, notes, _ = looked_at(english, plan, student=lambda s: "x")
+    assert notes == ["robustness: no row can be changed by homophones"]
+    book, (note,), _ = looked_at(chinese, plan, student=lambda s: "x")
+    assert note.startswith("robustness against homophones: the augmentation 'homophone'")
+    assert "limbeck[chinese]" in note
     assert book.scores == []
 
 

@@ -12,6 +12,7 @@ from limbeck.core.parts import names
 from limbeck.core.recipe import Evaluate
 from limbeck.evaluation.book import AXES, Book
 from limbeck.evaluation.scores import score
+from limbeck.evaluation.statistics import mean
 from tests.evaluation.made import CLASSES, answers, classifier, measured, value
 
 
@@ -55,6 +56,46 @@ def test_rows_without_a_likelihood_are_left_out_of_the_perplexity() -> None:
     assert value(book, "student", "perplexity") == pytest.approx(np.exp(9 / 6))
     assert value(book, "student", "log_perplexity_minus_baseline") == pytest.approx(-2 / 6)
     assert {each.n for each in book.scores} == {2}
+
+
+def test_a_likelihood_without_tokens_is_left_out_too() -> None:
+    tables = {
+        "student": answers(["1"] * 3, ["1"] * 3, nll=[1.0, 8.0, 3.0], tokens=[2, None, 0]),
+        "baseline": answers(["1"] * 3, ["1"] * 3, nll=[None, 9.0, 9.0], tokens=[2, 4, 4]),
+        "other": answers(["1"] * 3, ["1"] * 3, nll=[None, 1.0, None], tokens=[2, None, None]),
+    }
+    book = measured(tables, "perplexity")
+    found = {(each.model, each.name): (each.value, each.n) for each in book.scores}
+    expected = {("student", "perplexity"): (np.exp(0.5), 1), ("baseline", "perplexity"): (np.exp(18 / 8), 2)}
+    assert found == {key: (pytest.approx(value), n) for key, (value, n) in expected.items()}
+
+
+def test_no_score_is_anything_but_a_number() -> None:
+    book = Book(Evaluate())
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(DataError, match=r"`latency_p50` of student is no finite number"):
+            book.exact("student", "efficiency", "latency_p50", "ms", bad, 3)
+    with pytest.raises(DataError, match=r"no rows to take `accuracy` of student from"):
+        book.estimate("student", "accuracy", "accuracy", "share", mean, np.asarray([]))
+    assert not book.scores
+
+
+def test_a_few_rows_that_are_all_right_do_not_make_a_sure_thing() -> None:
+    book = measured({"student": answers(["a"] * 8, ["a"] * 8)}, "accuracy")
+    assert (book.scores[0].value, book.scores[0].high) == (1, 1)
+    assert book.scores[0].low == pytest.approx(8 / (8 + 1.96**2), abs=1e-4)  # Wilson's, where all are right
+    alone = Book(Evaluate(resamples=100)).estimate("student", "accuracy", "perplexity", "per token", mean, np.ones(1))
+    assert (alone.low, alone.high) == (None, None)
+
+
+def test_nothing_is_kept_of_a_teacher_that_has_nothing_right() -> None:
+    book = measured({"teacher": answers(["b"], ["a"]), "student": answers(["a"], ["a"])}, "retention")
+    assert {each.name for each in book.scores} == {"student_minus_teacher", "mcnemar_p_teacher"}
+
+
+def test_a_score_has_one_name_for_all_models() -> None:
+    models = {"teacher": answers(["1"], ["1"], text=["#### 1"]), "student": answers(["1"], ["1"])}
+    assert {each.name for each in measured(models, "accuracy").scores} == {"answer_accuracy"}
 
 
 def test_every_score_says_where_it_is_from() -> None:

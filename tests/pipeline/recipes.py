@@ -8,10 +8,13 @@ from typing import Any
 QUICK: dict[str, Any] = {
     "latency_runs": 2,
     "resamples": 100,
-    "robustness": {"severities": [1], "max_samples": 4},
-    "interpretability": {"max_samples": 4},
+    "robustness": None,
+    "interpretability": None,
     "speed": {"batch_sizes": [2], "seconds": 0.01},
 }
+"""An evaluation that costs next to nothing."""
+WHOLE = {**QUICK, "robustness": {"severities": [1], "max_samples": 4}, "interpretability": {"max_samples": 4}}
+"""The same with everything that is on by default."""
 RESNET = {"model_type": "resnet", "num_channels": 1, "depths": [1, 1], "layer_type": "basic"}
 QWEN = {
     "model_type": "qwen3",
@@ -38,15 +41,15 @@ def stage(**fields: Any) -> dict[str, Any]:
 
 
 def images(output: Path, **fields: Any) -> dict[str, Any]:
-    """Digits: a residual network teaches a smaller one."""
+    """Some of the digits: a residual network teaches a smaller one."""
     return {
         "task": "image-classification",
         "output": str(output),
         "teacher": {"config": resnet(8), "finetune": {"max_steps": 2}},
         "student": {"config": resnet(4)},
-        "data": {"train": "digits"},
+        "data": {"train": "digits", "max_samples": 200},
         "stages": [stage()],
-        "evaluate": QUICK,
+        "evaluate": {**QUICK, "max_samples": 50},
         **fields,
     }
 

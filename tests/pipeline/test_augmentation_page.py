@@ -22,7 +22,7 @@ RECIPES = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$"
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["output"])
 def test_two_steps(recipe: dict[str, object], tmp_path: Path) -> None:
     settings = [f"output={tmp_path}/run", "stages.distil.max_steps=2", "teacher.finetune.max_steps=2"]
-    settings += [f"evaluate.{name}={value}" for name, value in QUICK.items()]
+    settings += [f"evaluate.{name}={json.dumps(value)}" for name, value in QUICK.items()]
     result = limbeck.run(recipe, [*settings, "data.max_samples=64", "evaluate.max_samples=16"])
     lines = (result.output / "train" / "steps.jsonl").read_text().splitlines()
     terms = [term["type"] for term in recipe["stages"][0]["terms"]]  # type: ignore[index]

@@ -13,7 +13,7 @@ import limbeck
 from limbeck.core.artifacts import load, read_manifest
 from limbeck.core.errors import DataError, LimbeckError, ModelError, RecipeError
 from limbeck.evaluation.predictions import read
-from limbeck.pipeline.measure import endpoint_at
+from limbeck.pipeline.measure import _called, endpoint_at
 from tests.evaluation.test_harness import task_file
 from tests.pipeline.endpoint import serving
 from tests.pipeline.recipes import QUICK, language, texts
@@ -76,6 +76,46 @@ def test_a_run_a_folder_and_an_address_side_by_side(run: dict[str, Any], tmp_pat
     for name in ("answer_accuracy", "perplexity"):
         assert found.score("small", name) == pytest.approx(own.score("student", name), abs=1e-9)
         assert found.score("copy", name) == pytest.approx(own.score("baseline", name), abs=1e-9)
+
+
+def test_several_answers_are_drawn_here_and_asked_for_there(run: dict[str, Any], tmp_path: Path) -> None:
+    known, made = answers(run), Path(run["output"])
+
+    def reply(body: dict[str, Any]) -> str:
+        right = body["temperature"] == 0 or body["seed"] % 2
+        return known[body["messages"][-1]["content"]] if right else "I cannot tell"
+
+    with serving(reply) as endpoint:
+        big = {**endpoint.section(), "known_as": "drawing"}
+        models = {"small": str(made), "teacher_old": str(made / "baseline" / "student"), "big": big}
+        changes = ["evaluate.samples=2", "evaluate.temperature=0.7", "evaluate.top_p=0.9"]
+        found = limbeck.evaluate(run, changes, models=models, against="big", output=tmp_path / "matrix")
+        assert [(b["temperature"], b["top_p"]) for b in endpoint.bodies].count((0.7, 0.9)) == 12
+        assert len(endpoint.bodies) == 18
+    figures = [found.score("big", name) for name in ("answer_accuracy", "pass_at_1", "pass_at_2", "majority_vote")]
+    assert figures == [1, 0.5, 1, 1]
+    assert {row["n"] for row in found.scores if row["name"].startswith("pass_at")} == {6}
+    # Also where another model's name begins as the one of the role.
+    for name in models:
+        table, drawn = (read(tmp_path / "matrix" / f"predictions-{name}{end}.parquet") for end in ("", "-draws"))
+        assert sorted(drawn["id"]) == sorted(table["id"] * 2)
+        assert drawn["draw"] == [1] * 6 + [2] * 6
+    assert not (tmp_path / "matrix" / "predictions-teacher.parquet").exists()
+
+
+def test_samples_are_for_language_models_whose_answers_are_graded(run: dict[str, Any], tmp_path: Path) -> None:
+    recipe = texts(tmp_path / "run", tmp_path / "rows.csv", evaluate={"samples": 2})
+    ungraded = {**run, "task": {**run["task"], "answer_pattern": None}, "evaluate": {"samples": 2}}
+    for each in (recipe, ungraded):
+        with pytest.raises(RecipeError, match=r"evaluate\.samples is for language models whose answers are graded"):
+            limbeck.run(each)
+
+
+def test_the_model_to_compare_with_has_its_own_name_in_the_facts() -> None:
+    facts = {"counts": {"rows": 1, "lost": {"teacher": {}, "b": {}}}, "notes": ["layers of teacher: no", "teachers"]}
+    assert _called(facts, "a")["counts"]["lost"].keys() == {"a", "b"}
+    assert _called(facts, "a")["notes"] == ["layers of a: no", "teachers"]
+    assert _called(facts, None) == facts
 
 
 def test_what_is_up_to_date_is_not_measured_again(run: dict[str, Any], tmp_path: Path) -> None:
@@ -172,12 +212,26 @@ def test_recorded_predictions_need_no_recipe(recorded: dict[str, Path], tmp_path
         limbeck.evaluate(predictions=recorded, columns=COLUMNS, output=tmp_path / "matrix")
 
 
+def test_one_file_may_hold_all_models(tmp_path: Path) -> None:
+    rows = [("id", "gold", "a", "b"), *((f"q{i}", "A", "A", "AB"[i % 2]) for i in range(8))]
+    (tmp_path / "wide.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    found = limbeck.evaluate(
+        predictions=dict.fromkeys("ab", tmp_path / "wide.csv"),
+        columns={"target": "gold", "prediction": "{model}"},
+        output=tmp_path / "matrix",
+    )
+    assert (found.score("a", "accuracy"), found.score("b", "accuracy")) == (1.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({}, "give `models` or `predictions`"),
+        ({"predictions": {}}, "give `models` or `predictions`"),
+        ({"models": {"a": "x"}, "predictions": {"a": "x"}}, "give `models` or `predictions`"),
         ({"models": {"a": "x"}}, "no recipe"),
         ({"predictions": {"a/b": "x"}}, "a/b"),
+        ({"predictions": {"a-draws": "x"}}, "a-draws"),
         ({"predictions": {"a": "x"}, "against": "c"}, "not among the models"),
         ({"predictions": {"teacher": "x", "b": "y"}, "against": "b"}, "give it another name"),
     ],

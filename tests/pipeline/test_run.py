@@ -12,7 +12,9 @@ import transformers
 import limbeck
 from limbeck.core import artifacts
 from limbeck.core.errors import ArtifactError, DataError, ModelError
-from tests.pipeline.recipes import images, language, qwen, resnet, stage, texts
+from limbeck.core.recipe import load_recipe
+from limbeck.pipeline import api
+from tests.pipeline.recipes import QUICK, WHOLE, images, language, qwen, resnet, stage, texts
 
 STEPS = ("prepare", "train", "baseline", "evaluate", "report")
 
@@ -27,7 +29,7 @@ def files_of(output: Path) -> dict[str, str]:
 
 
 def test_images_from_recipe_to_report(tmp_path: Path) -> None:
-    result = limbeck.run(images(tmp_path / "run", baseline=True))
+    result = limbeck.run(images(tmp_path / "run", baseline=True, data={"train": "digits"}, evaluate=WHOLE))
     assert {s["model"] for s in result.scores} == {"teacher", "student", "baseline"}
     assert 0 <= result.score("student", "accuracy") <= 1
     assert result.score("student", "size_ratio") > 1
@@ -48,7 +50,7 @@ def test_images_from_recipe_to_report(tmp_path: Path) -> None:
 
 
 def test_language_model_is_graded_by_generation(tmp_path: Path) -> None:
-    result = limbeck.run(language(tmp_path / "run", baseline=True))
+    result = limbeck.run(language(tmp_path / "run", baseline=True, evaluate={**WHOLE, "max_new_tokens": 8}))
     names = {s["name"] for s in result.scores if s["model"] == "student"}
     assert {"answer_accuracy", "perplexity", "unparsed_answers", "log_perplexity_minus_baseline"} <= names
     assert result.score("student", "perplexity") > 1
@@ -57,7 +59,7 @@ def test_language_model_is_graded_by_generation(tmp_path: Path) -> None:
 
 
 def test_text_student_is_cut_from_its_teacher_in_bf16(tmp_path: Path) -> None:
-    result = limbeck.run(texts(tmp_path / "run", tmp_path / "rows.csv", baseline=True))
+    result = limbeck.run(texts(tmp_path / "run", tmp_path / "rows.csv", baseline=True, evaluate=WHOLE))
     model = transformers.AutoModelForSequenceClassification.from_pretrained(result.student)
     assert model.config.num_hidden_layers == 1
     assert set(model.config.label2id) == {"kind0", "kind1"}
@@ -115,7 +117,10 @@ def test_teacher_ready_made_is_recorded_with_its_licence(tmp_path: Path) -> None
     assert manifest["files"] == {}
 
 
-def test_distil_in_one_call_finds_the_task(tmp_path: Path) -> None:
+def test_distil_in_one_call_finds_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = [f"evaluate.{name}={json.dumps(value)}" for name, value in QUICK.items()]
+    whole = api.run_recipe
+    monkeypatch.setattr(api, "run_recipe", lambda recipe, **how: whole(load_recipe(recipe, quick), **how))
     teacher = limbeck.run(images(tmp_path / "first"), until="prepare").output / "prepare" / "teacher"
     result = limbeck.distill(
         teacher=teacher, student={"config": resnet(4)}, data="digits", output=tmp_path / "run", epochs=0.1

@@ -54,9 +54,9 @@ class Page(HTMLParser):
         self.open[-1].text += data
 
     def loads(self) -> list[str]:
-        """Addresses that the page would fetch or follow, places in itself aside."""
+        """Addresses that the page would fetch or follow, places in itself and pictures that it holds aside."""
         found = [v for e in self.elements() for k, v in e.attrs.items() if k in LOADS and v]
-        return [address for address in found if not address.startswith("#")]
+        return [address for address in found if not address.startswith(("#", "data:image/png;base64,"))]
 
     def elements(self) -> list[Element]:
         """All elements in the order of the page."""

@@ -55,7 +55,8 @@ def test_the_page_is_painted(page: Path, tmp_path: Path, scheme: int, light: boo
 @pytest.mark.parametrize("width", [500, 1100])
 def test_nothing_sticks_out_of_the_window(page: Path, tmp_path: Path, width: int) -> None:
     # The page itself has no script; this copy measures itself.
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert policy in page.read_text()
     measure = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
     copy = tmp_path / "copy.html"
     copy.write_text(page.read_text().replace(policy, "").replace("</body>", measure))

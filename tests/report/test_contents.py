@@ -11,18 +11,19 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
-from limbeck.report.examples import divergence, examples, side_by_side
+from limbeck.report.examples import divergence, example_rows, examples, side_by_side
 from limbeck.report.facts import Facts
 from limbeck.report.model_card import model_card
+from limbeck.report.plots.inside import layer_names
 from limbeck.report.plots.size import front
 from limbeck.report.record import to_json
 from limbeck.report.render import write_report
 from limbeck.report.svg import house_style
-from limbeck.report.tables import details
-from limbeck.report.text import readable
+from limbeck.report.tables import details, models
+from limbeck.report.text import readable, squeezed
 from tests.report.details import labelled, make_details, worked
 from tests.report.html_check import Page
-from tests.report.made import make_facts, score
+from tests.report.made import make_facts, score, without
 
 LOGS: dict[str, Any] = {"steps": [], "evals": [], "baseline_steps": [], "baseline_evals": []}
 HOSTILE = "</td><script>alert(1)</script> \u202eRTL\u202c \x00 \ud800 **bold** [x](javascript:alert(1)) | {{ 7*7 }}"
@@ -70,8 +71,65 @@ def test_endless_answers_are_cut_and_said_to_be() -> None:
 
 
 def test_at_most_ten_examples() -> None:
-    many = [labelled(f"row-{i}", "lost", "a", "a", "b") for i in range(30)]
+    many = [worked(f"row-{i}", "lost") for i in range(30)]
     assert [each.id for each in examples(with_details(examples=many)).items] == [f"row-{i}" for i in range(10)]
+    many = [labelled(f"row-{i}", "lost", "a", "a", "b") for i in range(30)]
+    assert [line.cells[0].small for line in example_rows(with_details(examples=many)).lines] == [
+        f"row-{i}" for i in range(10)
+    ]
+
+
+def test_answers_by_a_class_alone_stand_in_a_table() -> None:
+    picture = "data:image/png;base64,AAAA"
+    found = [
+        {**labelled("a", "lost", "refund", "refund", "loan"), "image": picture, "input": None},
+        {**labelled("b", "gained", "x", "y", "x"), "image": "data:text/html,<b>", "input": "long " * 400},
+        worked("c", "lost"),
+    ]
+    facts = with_details(examples=found)
+    one, other = example_rows(facts).lines
+    assert (one.head, one.cells[0].image, one.cells[3].tone) == ("Lost", picture, "worse")
+    assert one.cells[2].text == "refund (93.0\u00a0% sure)"
+    assert (other.head, other.cells[0].image, other.cells[3].tone) == ("Gained", "", "better")
+    assert "1,600 more characters" in other.cells[0].text
+    assert [each.id for each in examples(facts).items] == ["c"]
+
+
+def test_slices_that_lose_nothing_are_not_the_worst() -> None:
+    rows = [{**make_details()["slices"][0], "difference": d} for d in (-0.1, 0.0, 0.2, None)]
+    assert len(details.slices(with_details(slices=rows)).lines) == 1
+    assert "Minus the teacher" in details.slices(with_details(slices=rows)).columns
+    alone = replace(with_details(slices=rows), scores=without("teacher", names=("kept_of_teacher",)))
+    assert "Minus the other rows" in details.slices(alone).columns
+
+
+def test_figures_behind_the_curves_stand_side_by_side() -> None:
+    table = details.severities(with_details())
+    assert table.columns[3:] == ("Teacher", "Student", "Baseline")
+    assert len(table.lines) == 3 * 4
+    assert [line.cells[0].text for line in table.lines[:4]] == ["none", "1", "3", "5"]
+    assert table.lines[1].cells[3].small.endswith("95.0\u00a0% unchanged")
+    bins = details.reliability(with_details())
+    assert len(bins.lines) == 10
+    assert "20 rows" in bins.lines[0].cells[0].small
+
+
+def test_throughputs_are_not_counted_in_requests() -> None:
+    rows = [score(m, "efficiency", "throughput", 9.0, n=n, unit="rows/s") for m, n in (("teacher", 7), ("student", 8))]
+    assert models.efficiency(make_facts(scores=rows)).lines[0].cells[-1].text == "\u2013"
+
+
+def test_layers_go_by_what_tells_them_apart() -> None:
+    assert layer_names([f"encoder.layer.{i}" for i in (0, 3, 5)]) == ("encoder.layer.*", ["0", "3", "5"])
+    assert layer_names(["a.g.0.l.0", "a.g.1.l.0"]) == ("a.g.*.l.0", ["0", "1"])
+    assert layer_names(["a.b"]) == ("a.*", ["b"])
+    assert layer_names(["0", "1"]) == ("*", ["0", "1"])
+    assert layer_names(["x.0", "x.0.y"]) == ("x.*", ["0", "0.y"])
+
+
+def test_long_names_beside_an_axis_are_squeezed() -> None:
+    assert squeezed("short", 22) == "short"
+    assert squeezed("abcdefghij", 6) == "abc…ij"
 
 
 def test_tokens_are_shaded_by_their_divergence() -> None:

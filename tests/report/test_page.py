@@ -86,7 +86,8 @@ def test_sections(page: Path) -> None:
         "How it was measured",
         "Where it comes from",
     ]
-    assert len([s for s in found.root.all("svg") if "role" in s.attrs]) == 11
+    drawn = [s.attrs.get("class") for s in found.root.all("svg") if "role" in s.attrs]
+    assert [drawn.count(kind) for kind in ("wide", "narrow", None)] == [8, 8, 3]
     text = page.read_text()
     for told in (
         "98.6\u00a0%",

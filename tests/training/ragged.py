@@ -1,6 +1,6 @@
 """A tiny language-model job on ragged rows, trained in one process or by torchrun in several.
 
-Run as a script it takes: output folder, micro-batch, dtype.
+Run as a script it takes: output folder, dtype, micro-batches; each of them is trained with in a folder of its name.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    train(make_job(int(sys.argv[2]), getattr(torch, sys.argv[3])), folder)
+    for micro in sys.argv[3:]:
+        folder = Path(sys.argv[1]) / micro
+        folder.mkdir(parents=True, exist_ok=True)
+        train(make_job(int(micro), getattr(torch, sys.argv[2])), folder)

@@ -40,22 +40,6 @@ def u_centred(features_nD: Tensor) -> Tensor:
     return (gram_nn - (rows_n[:, None] + rows_n[None, :]) / (n - 2) + whole) * off
 
 
-def hsic(x_nD: Tensor, y_nE: Tensor) -> Tensor:
-    """Unbiased HSIC_1 of two sets of features under linear kernels, a scalar.
-
-    Args:
-        x_nD: one model's features of the samples.
-        y_nE: the other's, of the same samples.
-
-    Raises:
-        DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
-
-    Reference:
-        Song et al., Feature Selection via Dependence Maximization, 2012, arXiv:0704.2668.
-    """
-    return _inner(*_both(x_nD, y_nE))
-
-
 def linear_cka(x_nD: Tensor, y_nE: Tensor) -> Tensor:
     """Unbiased linear CKA of two sets of features, a scalar of at most 1; about 0 for independent ones.
 
@@ -69,10 +53,13 @@ def linear_cka(x_nD: Tensor, y_nE: Tensor) -> Tensor:
         DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
 
     Reference:
-        Kornblith et al., Similarity of Neural Network Representations Revisited, 2019, arXiv:1905.00414.
+        Kornblith et al., Similarity of Neural Network Representations Revisited, 2019, arXiv:1905.00414;
+        Song et al., Feature Selection via Dependence Maximization, 2012, arXiv:0704.2668 (the estimate of HSIC).
     """
-    a_nn, b_nn = _both(x_nD, y_nE)
-    return _ratio(_inner(a_nn, b_nn), _inner(a_nn, a_nn), _inner(b_nn, b_nn))
+    _check(len(x_nD), len(y_nE))
+    a_nn, b_nn = u_centred(x_nD), u_centred(y_nE)
+    scale = len(a_nn) * (len(a_nn) - 3)  # cancels out, and keeps the sums small in half precision
+    return _ratio(*((one * other).sum() / scale for one, other in ((a_nn, b_nn), (a_nn, a_nn), (b_nn, b_nn))))
 
 
 @torch.no_grad()
@@ -119,49 +106,36 @@ def _centred(features_nD: Tensor) -> Tensor:
 
 
 class StreamingCKA:
-    """Unbiased linear CKA over many batches: each one's three HSICs are summed, and divided once at the end.
+    """`cka_map` of samples that come a batch at a time; the value is that of all samples at once, in whatever batches.
 
-    The samples of different batches are not compared with each other, so memory stays that of a batch. Sums are kept
-    in float64.
-
-    Reference:
-        Nguyen et al., Do Wide and Deep Networks Learn the Same Things?, 2020, arXiv:2010.15327.
+    Kept are the n x D numbers of each set. Sums over batches that need no samples would be larger: D x E numbers for
+    every pair of sets. A mean of the batches' own values would be of other samples: those of a batch are alike, in
+    their length for instance.
     """
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64)
-        self.batches = 0
+        self._kept: tuple[list[Sequence[Tensor]], list[Sequence[Tensor]]] = ([], [])
 
-    @torch.no_grad()
-    def update(self, x_nD: Tensor, y_nE: Tensor) -> None:
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
         """Take in a batch.
 
         Args:
-            x_nD: one model's features of the batch.
-            y_nE: the other's.
+            xs: one model's features of the batch, each [b, D], of any widths.
+            ys: the other's, of the same samples.
+        """
+        self._kept[0].append(xs)
+        self._kept[1].append(ys)
+
+    def value(self) -> Tensor:
+        """CKA over all samples so far, [X, Y], in float64.
 
         Raises:
             DataError: there are fewer than `LEAST` samples, or not as many of one as of the other.
         """
-        a_nn, b_nn = _both(x_nD.double(), y_nE.double())
-        new = torch.stack([_inner(a_nn, b_nn), _inner(a_nn, a_nn), _inner(b_nn, b_nn)])
-        self._sums += new.cpu()
-        self.batches += 1
-
-    def value(self) -> float:
-        """CKA over all batches so far.
-
-        Raises:
-            DataError: there was no batch.
-        """
-        if not self.batches:
+        xs, ys = ([torch.cat(parts) for parts in zip(*kept, strict=True)] for kept in self._kept)
+        if not xs:
             raise DataError("CKA is asked for and no batch was taken in")
-        return float(_ratio(*self._sums))
-
-
-def _both(x_nD: Tensor, y_nE: Tensor) -> tuple[Tensor, Tensor]:
-    _check(len(x_nD), len(y_nE))
-    return u_centred(x_nD), u_centred(y_nE)
+        return cka_map(xs, ys)
 
 
 def _check(one: int, other: int) -> None:
@@ -171,11 +145,6 @@ def _check(one: int, other: int) -> None:
             got=f"{one} and {other} samples",
             allowed=f"as many of one as of the other, at least {LEAST}",
         )
-
-
-def _inner(a_nn: Tensor, b_nn: Tensor) -> Tensor:
-    n = len(a_nn)
-    return (a_nn * b_nn).sum() / (n * (n - 3))
 
 
 def _ratio(xy: Tensor, xx: Tensor, yy: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from limbeck.cli import (
     init,
     layers,
     list,
+    play,
     run,
     schema,
     serve,
     tune,
+    watch,
 )
 
 app = typer.Typer(
@@ -34,8 +36,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-_RUNS = (run, generate, cache, tune, evaluate, compress, export)
-for _command in (*_RUNS, compare, doctor, gallery, init, list, layers, schema, serve):
+for _command in (
+    run,
+    watch,
+    play,
+    generate,
+    cache,
+    tune,
+    evaluate,
+    compress,
+    export,
+    serve,
+    compare,
+    doctor,
+    gallery,
+    init,
+    list,
+    layers,
+    schema,
+):
     _command.register(app)
 
 

@@ -74,14 +74,17 @@ def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
     out = Console(highlight=False, markup=False, emoji=False)
-    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
-    table.add_column("")
-    table.add_column("check", overflow="fold")
-    table.add_column("finding", overflow="fold", ratio=3)
-    table.add_column("change", overflow="fold", ratio=2)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for each in findings:
-        reason = f"{each.reason}\n{each.evidence}" if each.evidence else each.reason
-        table.add_row(Text(each.severity, _STYLES[each.severity]), each.check, reason, each.change or "")
+        told = Text(each.reason)
+        if each.evidence:
+            told.append(f"\n{each.evidence}", "dim")
+        if each.change:
+            told.append("\nchange: ", "bold").append(each.change)
+        table.add_row(Text(each.severity, _STYLES[each.severity]), each.check, told)
     out.print(table)
     counts = Counter[str](finding.severity for finding in findings)
     out.print(", ".join(f"{counts[name]} {name}" for name in _STYLES))

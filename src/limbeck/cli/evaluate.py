@@ -56,7 +56,9 @@ Tokens = Annotated[
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(metavar="MEANING=COLUMN,...", help="The files' own names of columns.", show_default=False),
+    typer.Option(
+        metavar="MEANING=COLUMN,...", help="The files' own names of columns; {model}: the model's.", show_default=False
+    ),
 ]
 Classes = Annotated[
     str | None,
@@ -110,9 +112,9 @@ def evaluate(
 
     # Before the libraries, so that a mistake is told at once.
     loaded = None if recipe is None else load_recipe(recipe, overrides or [])
-    models = _pairs(model, "--model") if model else None
-    tables = _pairs(predictions, "--predictions") if predictions else None
-    named = _pairs(columns.split(","), "--columns") if columns else None
+    models = pairs(model, "--model") if model else None
+    tables = pairs(predictions, "--predictions") if predictions else None
+    named = pairs(columns.split(","), "--columns") if columns else None
     from limbeck.cli._quiet import quiet_libraries
 
     quiet_libraries()
@@ -144,7 +146,7 @@ def _refuse(options: Mapping[str, object], used: bool) -> None:
         raise RecipeError(f"{', '.join(given)} would have no effect", fix=fix)
 
 
-def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
+def pairs(words: Sequence[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` words as a mapping."""
     from limbeck.core.errors import RecipeError
 

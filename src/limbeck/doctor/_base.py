@@ -41,7 +41,7 @@ class Finding:
 class Check(Part, ABC):
     """One thing to look at."""
 
-    order: ClassVar[int] = 1
+    order: ClassVar[int] = 2
     """Checks with a smaller number look first: what they cannot read, later ones cannot either."""
 
     def ok(self, reason: str, evidence: str = "") -> Finding:

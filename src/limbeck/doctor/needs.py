@@ -1,4 +1,4 @@
-"""What a recipe will take: parameters, memory, disk; computed from models without weights."""
+"""What a recipe will take: memory and disk, computed from models without weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import psutil
 import torch
 from torch import nn
 
-from limbeck.core.recipe import Optimization, Recipe, Stage, Student, Teacher
-from limbeck.core.types import Needs
+from limbeck.core.recipe import Recipe, Stage, Student, Teacher
+from limbeck.core.recipe.training import asking
+from limbeck.core.types import IGNORE, Needs
 from limbeck.doctor.plan import Plan, Read
 from limbeck.models.heads import signal
 from limbeck.models.load import parameters
 from limbeck.tasks import Feature
 
 _FLOAT = 4
+_TOKEN = 5
+"""Bytes of text, generously: four of English, three of Chinese."""
 _CHECKPOINT = 3
 """What is learned, and two moments of it."""
 
@@ -28,16 +31,18 @@ class Device:
     Attributes:
         name: of the device.
         free: bytes of memory that nobody uses now.
+        count: how many of its kind are here.
     """
 
     name: str
     free: int
+    count: int = 1
 
 
 def device() -> Device:
     """The device that a run would train on."""
     if torch.cuda.is_available():
-        return Device(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0])
+        return Device(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0], torch.cuda.device_count())
     return Device("the CPU", psutil.virtual_memory().available)
 
 
@@ -63,10 +68,47 @@ def stored_bytes(plan: Plan) -> int | None:
     return kept + at_work
 
 
-def training_bytes(plan: Plan, reader: Read, stage: Stage) -> dict[str, int | None] | None:
+def recorded_bytes(plan: Plan) -> int | None:
+    """Bytes of the teacher's recording; None where there is none, or the teacher cannot be seen.
+
+    What the terms read of layers comes on top.
+    """
+    cache = plan.recipe.cache
+    model = plan.teachers[0].model if plan.teachers else None
+    if cache is None or model is None:
+        return None
+    writes = model.get_output_embeddings() is not None
+    classes: Any = model.config.get_text_config().vocab_size if writes else model.config.num_labels
+    number = {"float16": 2, "float32": 4}[cache.dtype]
+    each = 100.0 if cache.bytes_per_token is None else cache.bytes_per_token
+    if cache.k is not None:
+        each = min(cache.k, classes) * (4 + number)
+    elif cache.type == "full" or (cache.bytes_per_token is None and not writes):
+        each = classes * number
+    read = {id(rows): rows for rows in (plan.encoded(s, plan.student) for s in plan.recipe.stages if asking(s))}
+    return round(each * sum(_labels(feature) for rows in read.values() for feature in rows.features))
+
+
+def _labels(feature: Feature) -> int:
+    """Distributions that a sample has: one for each label; a class is one."""
+    return sum(label != IGNORE for label in feature.values.get("labels", (0,)))
+
+
+def written_bytes(plan: Plan) -> int:
+    """Bytes of answers that are written, at most: in the ledger with their prompts, and as rows."""
+    return 2 * _TOKEN * sum(each.tokens for each in plan.writing())
+
+
+def training_bytes(plan: Plan, reader: Read, stage: Stage, processes: int = 1) -> dict[str, int | None] | None:
     """Bytes of memory of a stage's training in one process, by what they are for; None where nothing is known.
 
     A part is None where it could not be added up.
+
+    Args:
+        plan: what is trained.
+        reader: who learns.
+        stage: its stage.
+        processes: how many share each batch; every one of them holds all weights.
     """
     if reader.model is None:
         return None
@@ -77,7 +119,8 @@ def training_bytes(plan: Plan, reader: Read, stage: Stage) -> dict[str, int | No
     if isinstance(reader.spec, Student) and plan.recipe.cache is None:
         for each in (each for each in plan.teachers if each.model is not None):
             found[each.name] = count(each) * _width(each)
-    found["activations"] = _activations(plan.recipe, reader, stage, plan.encoded(stage, reader).features)
+    size = stage.per_device_train_batch_size or max(1, stage.global_batch_size // processes)
+    found["activations"] = _activations(plan.recipe, reader, size, plan.encoded(stage, reader).features)
     return found
 
 
@@ -104,9 +147,8 @@ def _width(reader: Read) -> int:
     return int(chosen.itemsize)
 
 
-def _activations(recipe: Recipe, reader: Read, plan: Optimization, features: list[Feature]) -> int | None:
+def _activations(recipe: Recipe, reader: Read, size: int, features: list[Feature]) -> int | None:
     """What is kept for the backward pass; None for a model that looks at values, which `meta` has not."""
-    size = plan.per_device_train_batch_size or plan.global_batch_size
     longest = sorted(features, key=lambda f: -f.length)[:size]
     if not longest or not longest[0].length:
         return None

@@ -39,7 +39,7 @@ class Probe:
     """What a few steps took.
 
     Attributes:
-        seconds: by stage, the median time of a step; the teacher's fine-tuning is `finetune` or what it is called.
+        seconds: by stage, the mean time of a step; the teacher's fine-tuning is `finetune` or what it is called.
         steps: how many were made in each stage.
         device: where.
     """
@@ -68,6 +68,11 @@ class Writing:
     tokens: int
     cost: float | None
     currency: str | None
+
+
+def called(reader: Read, stage: Stage) -> str:
+    """A stage's name among all: further teachers' stages are called as the first one's is."""
+    return stage.name if reader.name in ("student", "teacher") else f"{reader.name} {stage.name}"
 
 
 class Plan(ABC):

@@ -83,6 +83,11 @@ class Run:
             own = [[row for row in rows if row["stage"] == name] for rows in (self.steps, self.evals)]
             yield StageLog(name, specs.get(name, {}), *own)
 
+    @property
+    def last_stage(self) -> str:
+        """Its name: what a student became, it became there."""
+        return str(self.recipe["stages"][-1]["name"])
+
     def find(self, model: str, name: str) -> Row | None:
         """A model's score, None where there is none or it is no finite number."""
         rows = [r for r in self.scores if (r["model"], r["name"]) == (model, name)]

@@ -17,7 +17,9 @@ NOTHING_SAID = frozenset({"empty", "content_filter"})
 """Reasons for which a model is held to have answered with nothing; all others say nothing of the model."""
 
 
-def answered(samples: Sequence[Sample], outcomes: Sequence[Outcome], task: CausalLM, name: str) -> Columns:
+def answered(
+    samples: Sequence[Sample], outcomes: Sequence[Outcome], task: CausalLM, name: str, draws: Sequence[int] = ()
+) -> Columns:
     """What came back as columns: id, target, text, prediction, correct, parsed, finished, new_tokens and draw.
 
     The final answer is read from what was said behind the thought. An empty answer and one that the endpoint keeps
@@ -28,6 +30,7 @@ def answered(samples: Sequence[Sample], outcomes: Sequence[Outcome], task: Causa
         outcomes: one for each.
         task: reads final answers.
         name: what an error calls the model.
+        draws: the number of each answer; left out: all are first ones.
 
     Raises:
         DataError: a row's own answer cannot be graded.
@@ -46,7 +49,7 @@ def answered(samples: Sequence[Sample], outcomes: Sequence[Outcome], task: Causa
         "parsed": [p is not None for p in predictions],
         "finished": [each is None or each.finish_reason == "stop" for each in said],
         "new_tokens": [None if each is None else each.completion_tokens for each in said],
-        "draw": [0] * len(samples),
+        "draw": list(draws) or [0] * len(samples),
     }
 
 

@@ -7,6 +7,7 @@ Reference:
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -134,12 +135,12 @@ def _take(model: str, task: str, row: Mapping[str, Any], book: Book) -> None:
         error = row.get(f"{metric}_stderr,{kind}")
         share = metric in _SHARES
         low = high = None
-        if isinstance(error, int | float):
+        if isinstance(error, int | float) and math.isfinite(error):
             low, high = (value + sign * z * error for sign in (-1, 1))
             low, high = (max(low, 0.0), min(high, 1.0)) if share else (low, high)
         title = f"{task}/{metric}" + ("" if kind == "none" else f",{kind}")
         unit, n = "share" if share else "score", int(row["sample_len"])
-        book.scores.append(Score(model, "accuracy", title, float(value), low, high, n, unit, SPLIT))
+        book.add(Score(model, "accuracy", title, float(value), low, high, n, unit, SPLIT))
 
 
 def _listed(files: Any) -> list[str]:

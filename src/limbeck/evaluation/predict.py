@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from limbeck.core.artifacts import digest_of
 from limbeck.core.errors import DataError
 from limbeck.core.progress import bar
+from limbeck.core.recipe import Evaluate
 from limbeck.core.types import IGNORE, Batch, Dense, Head, Needs, Sample
 from limbeck.data.perturbation import TAG
 from limbeck.evaluation.predictions import SLICE, Columns
@@ -16,6 +19,8 @@ from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
 from limbeck.tasks import Codec, Feature
+from limbeck.tasks._decode import Drawing, end_tokens
+from limbeck.tasks._decode import sample as sample_answers
 from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
@@ -108,15 +113,73 @@ def answer(
     Raises:
         DataError: a row's own answer cannot be graded.
     """
-    targets = final_answers(codec.task, samples)
     prompts = [codec.prompt_ids(s) for s in samples]
-    ends = {codec.processor.eos_token_id, *_listed(model.generation_config.eos_token_id)}
+    ends = end_tokens(codec.processor, model)
+
+    def write(part: list[int]) -> list[list[int]]:
+        found: list[list[int]] = codec.generate(model, [prompts[i] for i in part], ends, max_new_tokens).tolist()
+        return found
+
+    return _graded(codec, samples, prompts, ends, write, batch_size, title)
+
+
+@torch.no_grad()
+def draws(
+    model: PreTrainedModel,
+    codec: CausalCodec,
+    samples: Sequence[Sample],
+    plan: Evaluate,
+    *,
+    batch_size: int,
+    seed: int,
+    title: str | None,
+) -> Columns:
+    """Answers drawn from a language model, `plan.samples` to each row: the columns of `answer`, `draw` from 1.
+
+    What is drawn hangs on the seed, the row's id and the number of the draw, and not on the rows beside it.
+
+    Args:
+        model: in evaluation mode.
+        codec: gives the same prompts as in training.
+        samples: rows with a gradable answer.
+        plan: how many, at which temperature, and how long they may be.
+        batch_size: answers drawn together.
+        seed: of the draws.
+        title: what the progress bar says; None: there is none.
+
+    Raises:
+        DataError: a row's own answer cannot be graded.
+    """
+    asked = [(sample, number) for number in range(1, (plan.samples or 0) + 1) for sample in samples]
+    rows = [sample for sample, _ in asked]
+    prompts = [codec.prompt_ids(s) for s in rows]
+    ends, pad = end_tokens(codec.processor, model), codec.processor.pad_token_id
+    drawing = Drawing(plan.temperature, plan.top_p)
+
+    def write(part: list[int]) -> list[list[int]]:
+        seeds = [int(digest_of([seed, asked[i][0].id, asked[i][1]])[:16], 16) for i in part]
+        chances = np.stack([np.random.default_rng(each).random(plan.max_new_tokens) for each in seeds])
+        return sample_answers(model, [prompts[i] for i in part], pad, ends, chances, drawing)
+
+    return {**_graded(codec, rows, prompts, ends, write, batch_size, title), "draw": [number for _, number in asked]}
+
+
+def _graded(
+    codec: CausalCodec,
+    samples: Sequence[Sample],
+    prompts: Sequence[list[int]],
+    ends: set[int],
+    write: Callable[[list[int]], list[list[int]]],
+    batch_size: int,
+    title: str | None,
+) -> Columns:
+    """What is written to the rows, batch by batch, and whether it is right."""
+    targets = final_answers(codec.task, samples)
     texts: dict[int, tuple[str, int, bool]] = {}
     with bar("answers", title is not None) as progress:
         task = progress.add_task(title or "", total=len(samples), figures="")
         for part in _batches(range(len(samples)), batch_size, key=lambda i: -len(prompts[i])):
-            new = codec.generate(model, [prompts[i] for i in part], ends, max_new_tokens)
-            for i, ids in zip(part, new.tolist(), strict=True):
+            for i, ids in zip(part, write(part), strict=True):
                 stop = next((at for at, token in enumerate(ids) if token in ends), None)
                 count = len(ids) if stop is None else stop + 1
                 texts[i] = (codec.processor.decode(ids[:stop], skip_special_tokens=True), count, stop is not None)
@@ -196,10 +259,6 @@ def joined(*tables: Columns) -> Columns:
             if name not in found:
                 found[name] = [values[place[i]] if i in place else None for i in base["id"]]
     return found
-
-
-def _listed(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else value
 
 
 def _batches(items: Any, size: int, key: Any = lambda f: -f.length) -> list[list[Any]]:

@@ -6,6 +6,7 @@ Shapes: n samples, C classes.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ COLUMNS = (
     "reference",
 )
 """Columns that mean something; see docs/evaluate.md."""
-_NUMBERS = ("confidence", "nll", "tokens", "new_tokens")
+_NUMBERS = ("nll", "tokens", "new_tokens")
 _FLAGS = ("correct", "parsed", "finished")
+_KINDS = ("jsonl", "ndjson", "csv", "tsv", "parquet")
+_ROUNDING = 1e-3
+"""How far a probability may lie beyond 0 and 1: others have rounded theirs, in bfloat16 for instance."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,13 @@ class Predictions:
         for name, values in self.columns.items():
             if len(values) != len(self):
                 raise DataError(f"{self.origin}: `{name}` is not as long as `id`", got=len(values), allowed=len(self))
-        for name in (*_NUMBERS, *_FLAGS):
-            self._refuse(name, lambda v: v is None or isinstance(v, bool | int | float), "a number or nothing")
+        self._refuse("id", lambda v: isinstance(v, str) and bool(v), "a text")
+        for name in _NUMBERS:
+            self._refuse(name, lambda v: v is None or _finite(v), "a finite number or nothing")
+        for name in (name for name in _FLAGS if name in self):
+            self._refuse(name, lambda v: v in (True, False), "true or false, in every row or in none")
+        if "confidence" in self:
+            self._refuse("confidence", _share, "a number from 0 to 1, in every row or in none")
         self._refuse("draw", lambda v: isinstance(v, int) and v >= 0, "0, 1, 2, ...")
         keys = Counter(zip(self.columns["id"], self.columns.get("draw", [0] * len(self)), strict=True))
         (sample, draw), count = keys.most_common(1)[0]
@@ -93,9 +102,14 @@ class Predictions:
 
     def _check_classes(self, classes: tuple[str, ...]) -> None:
         known, listed = set(classes), ", ".join(classes[:8])
+        if len(known) < len(classes):
+            raise DataError(f"{self.origin}: a class is named twice", got=", ".join(classes)[:160])
         self._refuse("target", lambda v: v in known, f"one of {len(classes)} classes: {listed}")
         self._refuse("prediction", lambda v: v is None or v in known, f"one of {len(classes)} classes: {listed}")
-        self._refuse("probabilities", lambda v: v is not None and len(v) == len(classes), f"{len(classes)} numbers")
+        shares = f"{len(classes)} numbers from 0 to 1"
+        self._refuse(
+            "probabilities", lambda v: v is not None and len(v) == len(classes) and all(map(_share, v)), shares
+        )
 
     def __len__(self) -> int:
         return len(self.columns["id"])
@@ -151,6 +165,14 @@ class Predictions:
         return Predictions(columns, self.classes, self.origin)
 
 
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _share(value: Any) -> bool:
+    return _finite(value) and -_ROUNDING <= value <= 1 + _ROUNDING
+
+
 def write(path: Path, table: Predictions) -> None:
     """Write a table to Parquet; the classes stand in its metadata, under the key `classes`."""
     made = pa.table(table.columns)
@@ -195,6 +217,7 @@ def read_elsewhere(
     Raises:
         DataError: the file cannot be read, a column is missing or means nothing, or a sample is there twice.
     """
+    check_file(path)
     source = build("source", str(path))
     assert isinstance(source, Source)
     rows = source.load("test")
@@ -215,11 +238,26 @@ def read_elsewhere(
         if not {"target", "prediction"} <= found.keys():
             fix = "name the columns of `target` and `prediction`, or that of `correct`"
             raise DataError(f"{path} does not say which answers are right", got=", ".join(there), fix=fix)
+        if (blank := next((i for i, right in enumerate(found["target"]) if right is None), None)) is not None:
+            raise DataError(f"{rows.where(blank)} has no `target`", fix="leave the row out, for every model")
         pairs = zip(found["target"], found["prediction"], strict=True)
         found["correct"] = [said is not None and said == right for right, said in pairs]
     if classes is None and path.suffix == ".parquet":
         classes = _classes(pq.read_schema(path))
     return Predictions(found, None if classes is None else tuple(classes), str(path))
+
+
+def check_file(path: Path) -> None:
+    """See that a file is there, and one that `read_elsewhere` reads.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file of predictions at {path}", got="a folder" if path.is_dir() else "nothing")
+    if path.name.lower().removesuffix(".gz").rpartition(".")[2] not in _KINDS:
+        allowed = f"{', '.join(f'.{kind}' for kind in _KINDS)}; gzipped where it is text"
+        raise DataError(f"{path} is no table of predictions", got=path.suffix or "no ending", allowed=allowed)
 
 
 def _value(meaning: str, value: Any, where: str) -> Any:
@@ -233,14 +271,18 @@ def _value(meaning: str, value: Any, where: str) -> Any:
         if (said := known.get(str(value).lower())) is None:
             raise DataError(f"{where}: `{meaning}` is neither true nor false", got=repr(value)[:80])
         return said
-    if meaning in (*_NUMBERS, "draw"):
+    if meaning in (*_NUMBERS, "confidence", "draw"):
         try:
             return int(value) if meaning == "draw" else float(value)
         except ValueError as error:
             raise DataError(f"{where}: `{meaning}` is no number", got=repr(value)[:80]) from error
     if meaning == "probabilities":
-        return json.loads(value) if isinstance(value, str) else list(value)
-    return str(value)
+        try:
+            return json.loads(value) if isinstance(value, str) else list(value)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{where}: `{meaning}` is no list of numbers", got=repr(value)[:80]) from error
+    # A column of whole numbers with a gap is one of floats: 5.0 is 5 there.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def aligned(tables: Mapping[str, Predictions]) -> dict[str, Predictions]:

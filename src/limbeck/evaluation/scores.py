@@ -17,6 +17,7 @@ def score(
     plan: Evaluate,
     book: Book,
     validation: Mapping[str, Predictions] | None = None,
+    draws: Mapping[str, Predictions] | None = None,
 ) -> list[str]:
     """Write all figures of the recorded predictions of several models into a book.
 
@@ -25,6 +26,7 @@ def score(
         plan: which metrics; all that fit where it names none.
         book: takes the figures.
         validation: predictions of other rows, by which something may be fitted.
+        draws: several answers to each sample, of models whose table has but one.
 
     Returns:
         What is to be noted: metrics that were asked for, and fit no model.
@@ -32,7 +34,7 @@ def score(
     Raises:
         DataError: the models did not answer the same samples.
     """
-    tables = Tables(aligned(models), _drawn(models), validation or {})
+    tables = Tables(aligned(models), {**_drawn(models), **(draws or {})}, validation or {})
     chosen = [build("metric", name) for name in names("metric")] if plan.metrics is None else plan.metrics
     notes = []
     for metric in chosen:

@@ -115,13 +115,13 @@ class Exporter(Part, ABC):
         """
 
     def load(self, folder: Path, card: Card) -> ServedStudent:
-        """What was written, loaded back to be compared with the student.
+        """What was written, loaded back to be compared with the student, on one thread where that can be chosen.
 
         Raises:
             ModelError: it cannot be loaded.
         """
         codec = codec_of(folder, card)
-        return ServedStudent(card, codec, runner_of(folder, card, codec))
+        return ServedStudent(card, codec, runner_of(folder, card, codec, threads=1))
 
 
 def copy_beside(student: Path, folder: Path, card: Card) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +56,14 @@ def load_model(
     Raises:
         ModelError: it is not there, has no safetensors, or does not fit the task.
     """
-    maker = getattr(transformers, auto_class)
     wanted = dtype or (spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype))
     extra = {} if spec.attn_implementation is None else {"attn_implementation": spec.attn_implementation}
     if spec.config is not None:
         config = new_config(spec.config, settings)
-        try:
-            return maker.from_config(config, dtype=torch.float32 if wanted == "auto" else wanted, **extra)
-        except _FAILURES as error:
-            raise ModelError(f"no model can be made from a '{config.model_type}' config", got=error) from error
+        return new_model(config, auto_class, dtype=torch.float32 if wanted == "auto" else wanted, **extra)
     labels = {k: v for k, v in settings.items() if k in ("id2label", "label2id")} if new_head else {}
     try:
-        model, info = maker.from_pretrained(
+        model, info = getattr(transformers, auto_class).from_pretrained(
             spec.model,
             revision=spec.revision or "main",
             dtype=wanted,
@@ -98,6 +95,23 @@ def _lacking(model: PreTrainedModel, missing: Iterable[str], new_head: bool) -> 
     return sorted(k for k in missing if not makes_head or (k.startswith(body) and ".pooler." not in k))
 
 
+def new_model(config: PretrainedConfig, auto_class: str, **options: Any) -> PreTrainedModel:
+    """A model with new weights, or with none under `torch.device("meta")`.
+
+    Args:
+        config: the model's.
+        auto_class: transformers' class for the task.
+        options: what `from_config` takes beside: `dtype`, `attn_implementation`.
+
+    Raises:
+        ModelError: the config's fields do not fit each other, or the task.
+    """
+    try:
+        return getattr(transformers, auto_class).from_config(config, **options)
+    except _FAILURES as error:
+        raise ModelError(f"no model can be made from a '{config.model_type}' config", got=error) from error
+
+
 def new_config(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> PretrainedConfig:
     """A transformers config from a recipe's mapping; unknown fields are refused."""
     fields = dict(fields)
@@ -126,7 +140,11 @@ def load_config(spec: Model) -> PretrainedConfig:
             str(spec.model), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"the model '{spec.model}' cannot be found", got=str(error).strip()) from error
+        raise ModelError(
+            f"the model '{spec.model}' cannot be found",
+            got=str(error).strip(),
+            fix="check the name and the network; if a local folder is meant, it must be there with a config.json",
+        ) from error
 
 
 def origin(spec: Model) -> Origin:
@@ -162,6 +180,22 @@ def _cached(spec: Model) -> Path | None:
         return Path(huggingface_hub.snapshot_download(str(spec.model), revision=spec.revision, local_files_only=True))
     except Exception:  # whatever stands in the way, the caller tells of the hub's own error
         return None
+
+
+def weight_files(model: PreTrainedModel) -> list[Path]:
+    """The files that a model's weights were read from, in a folder or in the hub's cache; none for a new model."""
+    name = model.name_or_path
+    if not name:
+        return []
+    spec = Model(model=name, revision=getattr(model.config, "_commit_hash", None))
+    folder = Path(name) if Path(name).is_dir() else _cached(spec)
+    if folder is None:
+        return []
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if not (folder / "model.safetensors").exists() and index.exists():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [file for each in sorted(names) if (file := folder / each).exists()]
 
 
 def folder_digest(folder: Path) -> str:

@@ -13,7 +13,7 @@ from limbeck.core.recipe import Model, Recipe
 from limbeck.core.recipe.training import asking
 from limbeck.data.difficulty import PASS_RATE
 from limbeck.models.compact.convert import DECODERS, check_changes
-from limbeck.models.load import load_config, new_config
+from limbeck.models.load import load_config, new_config, new_model
 from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
 from limbeck.objectives import DistributionTerm
 from limbeck.objectives.base import BatchTerm
@@ -49,24 +49,28 @@ def check_recipe(recipe: Recipe) -> None:
             raise RecipeError(what, fix="teacher.remember=false")
     _check_tokenizers(recipe)
     _check_generate(recipe)
-    check_harness(recipe)
+    check_evaluate(recipe)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
     if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtra("student.lora", "lora")
 
 
-def check_harness(recipe: Recipe) -> None:
-    """The harness, if the recipe has tasks for it, asks language models that read a text as it stands.
+def check_evaluate(recipe: Recipe) -> None:
+    """What language models alone can be asked: tasks of the harness, if there are any, and several answers to a row.
 
     Raises:
         RecipeError: the task is another.
         MissingExtra: the harness is not installed.
     """
-    if not recipe.evaluate.harness:
+    task, plan = recipe.task, recipe.evaluate
+    if plan.samples is not None and (type(task) is not CausalLM or task.answer_pattern is None):
+        what = "evaluate.samples is for language models whose answers are graded"
+        raise RecipeError(what, got=task.type(), allowed="causal-lm with an answer_pattern")
+    if not plan.harness:
         return
-    if type(recipe.task) is not CausalLM:
-        raise RecipeError("evaluate.harness is for language models", got=recipe.task.type(), allowed="causal-lm")
+    if type(task) is not CausalLM:
+        raise RecipeError("evaluate.harness is for language models", got=task.type(), allowed="causal-lm")
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingExtra("evaluate.harness", "harness")
 
@@ -185,10 +189,9 @@ def _check_layers(job: RunJob) -> None:
     first = next(iter(all_teachers(recipe.teacher)), None)
     if not terms or recipe.student.trust_remote_code or (first is not None and first.trust_remote_code):
         return
-    maker = getattr(transformers, job.task.auto_class)
     with torch.device("meta"):
-        student = maker.from_config(load_config(recipe.student))
-        teacher = student if first is None else maker.from_config(load_config(first))
+        student = new_model(load_config(recipe.student), job.task.auto_class)
+        teacher = student if first is None else new_model(load_config(first), job.task.auto_class)
     for term in terms:
         match_layers(student, teacher, term.pairs())
 

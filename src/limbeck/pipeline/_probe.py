@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import TypeVar
 
 from limbeck.core.recipe import Recipe, Stage, Teacher
@@ -15,6 +15,8 @@ from limbeck.pipeline._teaching import folder_of
 from limbeck.pipeline.run import run_recipe
 
 STEPS = 20
+WARM = 4
+"""The first steps, which are not counted."""
 S = TypeVar("S", bound=Stage)
 
 
@@ -38,11 +40,12 @@ def probe(recipe: Recipe) -> Probe:
             }
         )
         run_recipe(few, until="train")
-        seconds = _medians(output / "train" / "steps.jsonl")
+        seconds = _means(output / "train" / "steps.jsonl")
         for i, each in enumerate(teachers):
             if each.finetune is not None:
                 log = output / "prepare" / ("steps.jsonl" if i == 0 else f"{folder_of(i)}-log/steps.jsonl")
-                seconds |= _medians(log)
+                own = "" if i == 0 else f"{folder_of(i)} "
+                seconds |= {own + stage: each for stage, each in _means(log).items()}
     return Probe(seconds, STEPS, str(device()))
 
 
@@ -59,10 +62,13 @@ def _few(stage: S, generated: bool) -> S:
     return stage.model_copy(update={"max_steps": STEPS, "eval_steps": STEPS, "early_stopping_patience": None, **order})
 
 
-def _medians(log: Path) -> dict[str, float]:
-    """By stage, the median time of a step; the first ones, which warm up, weigh nothing in it."""
+def _means(log: Path) -> dict[str, float]:
+    """By stage, the mean time of a step but for the first ones, which warm up.
+
+    No median: where the student writes its own texts, few steps take most of the time.
+    """
     seconds: dict[str, list[float]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         seconds.setdefault(row["stage"], []).append(row["seconds"])
-    return {stage: median(each) for stage, each in seconds.items()}
+    return {stage: mean(each[WARM:] or each) for stage, each in seconds.items()}

@@ -142,18 +142,18 @@ def evaluate(
         api_key: name of the environment variable that holds the key of the endpoints.
         template: what endpoints are asked, with `{prompt}` in the prompt's place.
         budget: what each endpoint may cost, `{tokens: ..., cost: ...}`, over all runs together.
-        columns: of predictions, by their meaning, the files' own names.
+        columns: of predictions, by their meaning, the files' own names; `{model}` in one stands for the model's name.
         classes: of predictions, names of the probabilities, in their order.
         force: measure again what is up to date; answers that were paid for are not asked again.
 
     Raises:
         LimbeckError: with what is wrong, what is allowed and how to fix it.
     """
-    if (models is None) == (predictions is None):
+    if bool(models) == bool(predictions):
         raise RecipeError("give `models` or `predictions`", got="both" if models else "neither")
     loaded = None if recipe is None else load_recipe(recipe, overrides)
-    if predictions is not None:
-        tables = {name: Path(path) for name, path in predictions.items()}
+    if predictions:
+        tables = {name: Path(path).expanduser() for name, path in predictions.items()}
         plan = None if loaded is None else loaded.evaluate
         return measure_predictions(
             tables, Path(output), against=against, columns=columns, classes=classes, plan=plan, force=force

@@ -17,6 +17,7 @@ from limbeck.evaluation.predictions import Predictions, read
 from limbeck.evaluation.statistics import difference, holm, interval, mcnemar
 from limbeck.pipeline.report import facts_of
 from limbeck.report.comparison import comparison_headline, together
+from limbeck.report.examples import SHOWN
 from limbeck.report.facts import Facts, section
 from limbeck.report.render import write_comparison
 
@@ -58,7 +59,8 @@ def compare(runs: Sequence[Path], output: Path, *, title: str | None = None, lan
     first = next(iter(found.values())).recipe
     tables = {name: read(run / "evaluate" / "predictions-student.parquet").first for name, run in named.items()}
     chosen = language or section(first, "report").get("language") or "en"
-    facts = together(found, title or " · ".join(found), chosen, _paired(tables, section(first, "evaluate")))
+    details = {"paired": _paired(tables, section(first, "evaluate")), "differing": _differing(tables)}
+    facts = together(found, title or " · ".join(found), chosen, details)
     said = comparison_headline(facts)
     return Comparison(write_comparison(facts, said, output), said, facts)
 
@@ -84,6 +86,33 @@ def run_names(runs: Sequence[Path]) -> list[str]:
     """
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
+
+
+def _differing(tables: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+    """Rows that some students get right and others do not, at even distances over all of them."""
+    if not all("correct" in table for table in tables.values()):
+        return []
+    first = next(iter(tables.values()))
+    places = [{sample: i for i, sample in enumerate(table["id"])} for table in tables.values()]
+    found = []
+    for at, sample in enumerate(first["id"]):
+        if all(sample in place for place in places):
+            sides = list(zip(tables.values(), (place[sample] for place in places), strict=True))
+            same = all("target" not in t or t["target"][i] == first["target"][at] for t, i in sides)
+            if same and len({bool(t["correct"][i]) for t, i in sides}) > 1:
+                found.append((at, sides))
+    chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), SHOWN)).round().astype(int)]
+    return [
+        {
+            **{name: first[name][at] if name in first else None for name in ("id", "input", "target")},
+            "answers": {run: _cells(t, i) for run, (t, i) in zip(tables, sides, strict=True)},
+        }
+        for at, sides in chosen
+    ]
+
+
+def _cells(table: Predictions, row: int) -> dict[str, Any]:
+    return {name: table[name][row] for name in ("prediction", "correct", "confidence") if name in table}
 
 
 def _paired(tables: Mapping[str, Predictions], settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import transformers
 
 from limbeck.core.errors import LimbeckError, RecipeError
 from limbeck.core.parts import Part, build, names
@@ -20,7 +19,7 @@ from limbeck.data.dataset import Splits
 from limbeck.doctor._base import SEVERITIES, AfterCheck, BeforeCheck, Check, Finding
 from limbeck.doctor.plan import Plan, Probe, Read, Writing
 from limbeck.doctor.run import read_run
-from limbeck.models.load import load_config, new_config
+from limbeck.models.load import load_config, new_config, new_model
 from limbeck.pipeline._ahead import check_ahead, check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._probe import probe as make_probe
@@ -30,6 +29,7 @@ from limbeck.pipeline.plan import plan as plan_writing
 from limbeck.tasks import Codec, Encoded
 
 C = TypeVar("C", bound=Check)
+R = TypeVar("R")
 
 
 def examine_recipe(recipe: Recipe, *, probe: bool = False) -> list[Finding]:
@@ -72,14 +72,14 @@ def _checks() -> list[Part]:
 def _all(checks: Sequence[C], look: Callable[[C], Iterator[Finding]]) -> list[Finding]:
     """What all checks find; an error that several run into is told by the first."""
     found: list[Finding] = []
-    told: set[str] = set()
     for check in sorted(checks, key=lambda check: check.order):
         try:
-            found += look(check)
+            for each in look(check):
+                found.append(each)
         except LimbeckError as error:
-            if str(error) not in told:
-                found.append(check.refused(error))
-            told.add(str(error))
+            refused = check.refused(error)
+            if (refused.reason, refused.evidence) not in {(each.reason, each.evidence) for each in found}:
+                found.append(refused)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -103,6 +103,21 @@ def _with_taught(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"teacher": teacher.model_copy(update={"also": [*map(ready, teacher.also)]})})
 
 
+class _Once(cached_property[R]):
+    """A property that is read once, whether it can be or not: what is not on the hub is not asked for again."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        """The value, or the error of the first time."""
+        key = f"no {self.attrname}"
+        if instance is not None and key in instance.__dict__:
+            raise instance.__dict__[key]
+        try:
+            return super().__get__(instance, owner)
+        except LimbeckError as error:
+            instance.__dict__[key] = error
+            raise
+
+
 class _RecipePlan(Plan):
     """A recipe, read with what a run would read it with."""
 
@@ -112,33 +127,40 @@ class _RecipePlan(Plan):
     def check(self) -> None:
         check_recipe(self.recipe)
         refuse_uncachable(self.recipe)
+        self._fits_models  # noqa: B018
+
+    @_Once
+    def _fits_models(self) -> None:
         check_ahead(self.job)
 
-    @cached_property
+    @_Once
     def probe(self) -> Probe | None:
         return make_probe(self.recipe) if self._probe else None
 
-    @cached_property
+    @_Once
     def splits(self) -> Splits:
         return self.job.splits
 
-    @cached_property
+    @_Once
     def teachers(self) -> Sequence[Read]:
         first: Any = None
         found = []
         for place, spec in enumerate(all_teachers(self.recipe.teacher)):
+            load_config(spec)  # before the tokenizer, which cannot be there if this is not
             codec = self._codec(self.job.processor(spec, first))
             first = first or codec.processor
             found.append(Read(folder_of(place), spec, codec, self._without_weights(spec, codec)))
         return found
 
-    @cached_property
+    @_Once
     def student(self) -> Read:
         spec = self.recipe.student
         if spec.model == "from-teacher":
+            self._fits_models  # noqa: B018  (a layer that is not there cannot be left out)
             teacher = self.teachers[0]
             exact = set(spec.cuts) <= set(_CUTS) and spec.compact is None
             return Read("student", spec, teacher.codec, self._cut(spec, teacher), exact)
+        load_config(spec)
         codec = self._codec(self.job.processor(spec, self.teachers[0].codec.processor if self.teachers else None))
         return Read("student", spec, codec, self._without_weights(spec, codec))
 
@@ -178,12 +200,12 @@ class _RecipePlan(Plan):
             return None
         settings = codec.settings()
         if spec.config is not None:
-            return self._on_meta(new_config(spec.config, settings))
+            return self._on_meta(new_config(spec.config, settings), spec)
         config = load_config(spec)
         for name in ("id2label", "label2id"):
             if name in settings:
                 setattr(config, name, settings[name])
-        return self._on_meta(config)
+        return self._on_meta(config, spec)
 
     def _cut(self, spec: Student, teacher: Read) -> Any:
         """The teacher with fewer layers, and narrower; what else is cut from it makes it smaller still."""
@@ -197,11 +219,12 @@ class _RecipePlan(Plan):
                 inner.layer_types = [kinds[i] for i in spec.layers]
         for name in (name for name in _CUTS if name != "layers" and getattr(spec, name) is not None):
             setattr(inner, name, getattr(spec, name))
-        return self._on_meta(config)
+        return self._on_meta(config, spec)
 
-    def _on_meta(self, config: Any) -> Any:
+    def _on_meta(self, config: Any, spec: Model) -> Any:
+        extra = {} if spec.attn_implementation is None else {"attn_implementation": spec.attn_implementation}
         with torch.device("meta"):
-            return getattr(transformers, self.job.task.auto_class).from_config(config, dtype=torch.float32)
+            return new_model(config, self.job.task.auto_class, dtype=torch.float32, **extra)
 
 
 _CUTS = ("layers", "hidden_size", "intermediate_size")

@@ -15,7 +15,8 @@ from limbeck.core.types import Sample
 from limbeck.data.dataset import rows_seen
 from limbeck.evaluation import efficiency, harness, interpretability, robustness
 from limbeck.evaluation.book import Book
-from limbeck.evaluation.predict import answer, classify, joined, likelihood, of_rows
+from limbeck.evaluation.pictures import add_pictures
+from limbeck.evaluation.predict import answer, classify, draws, joined, likelihood, of_rows
 from limbeck.evaluation.predictions import Columns, Predictions, write
 from limbeck.evaluation.scores import score
 from limbeck.pipeline._job import RunJob, device
@@ -55,8 +56,7 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
         bench.notes += notes
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
-            bench.folders[name] = made[step].path / "student"
-            bench.models[name] = job.stored(bench.folders[name], Model(model="student"))
+            bench.models[name] = job.stored(made[step].path / "student", Model(model="student"))
     facts = bench.run()
     leave(bench.book, folder)
     seen = rows_seen(samples, job.trained_on())
@@ -73,8 +73,8 @@ class Bench:
 
     Attributes:
         models: by name, what is asked here, with its codec.
-        folders: by name, where a model's weights are stored.
         tables: by name, predictions; those of models that are asked elsewhere are put here before.
+        draws: by name, further answers to the same rows; as `tables`.
         book: takes the figures.
         notes: what could not be measured, a line each.
     """
@@ -82,8 +82,8 @@ class Bench:
     def __init__(self, job: RunJob, samples: Sequence[Sample], folder: Path):
         self.job, self.samples, self.folder, self.plan = job, samples, folder, job.recipe.evaluate
         self.models: dict[str, tuple[Any, Codec]] = {}
-        self.folders: dict[str, Path] = {}
         self.tables: dict[str, Predictions] = {}
+        self.draws: dict[str, Predictions] = {}
         self.book = Book(self.plan)
         self.notes: list[str] = []
 
@@ -94,7 +94,7 @@ class Bench:
             What the manifest should tell.
         """
         validation = self._predictions()
-        self.notes += score(self.tables, self.plan, self.book, validation)
+        self.notes += score(self.tables, self.plan, self.book, validation, self.draws)
         if self.models:
             self._beyond_predictions()
         lost = {name: dict(self.job.encode(self.samples, codec).counts) for name, (_, codec) in self.models.items()}
@@ -116,8 +116,12 @@ class Bench:
             if held and codec.label_names is not None:
                 validation[name] = _predict(self.job, name, model, codec, held, of_rows(held, ()))
                 write(self.folder / f"predictions-{name}-validation.parquet", validation[name])
+            if self.plan.samples is not None:
+                self.draws[name] = _draw(self.job, name, model, codec, self.samples)
         for name, table in self.tables.items():
             write(self.folder / f"predictions-{name}.parquet", table)
+        for name, table in self.draws.items():
+            write(self.folder / f"predictions-{name}-draws.parquet", table)
         return validation
 
     def _beyond_predictions(self) -> None:
@@ -125,15 +129,14 @@ class Bench:
         job, plan, book, samples = self.job, self.plan, self.book, self.samples
         seed, size = job.recipe.data.seed, job.recipe.training.per_device_eval_batch_size
         graded = [name for name in self.models if "correct" in self.tables[name]]
+        add_pictures(book.details.get("examples", []), samples)
         self.notes += _robustness(job, self.models, samples, book, graded)
         if plan.interpretability is not None:
             shown = [row["id"] for row in book.details.get("examples", [])]
             self.notes += interpretability.measure(
                 self.models, samples, plan.interpretability, book, seed=seed, batch_size=size, examples=shown
             )
-        self.notes += efficiency.measure(
-            self.models, samples, plan.speed, book, runs=plan.latency_runs, folders=self.folders
-        )
+        self.notes += efficiency.measure(self.models, samples, plan.speed, book, runs=plan.latency_runs)
         if plan.harness:
             harness.measure(self.models, plan.harness, book, batch_size=size)
 
@@ -219,3 +222,12 @@ def _predict(
         title, most = f"{name} answers", plan.max_new_tokens
         said = joined(answer(model, codec, samples, batch_size=size, max_new_tokens=most, title=title), said)
     return Predictions(joined(rows, said), None, f"the predictions of the {name}")
+
+
+def _draw(job: RunJob, name: str, model: PreTrainedModel, codec: Codec, samples: Sequence[Sample]) -> Predictions:
+    """Answers drawn from a language model."""
+    assert isinstance(codec, CausalCodec), "the recipe sees to it"
+    size, seed = job.recipe.training.per_device_eval_batch_size, job.recipe.data.seed
+    title = f"{name} draws"
+    said = draws(model, codec, samples, job.recipe.evaluate, batch_size=size, seed=seed, title=title)
+    return Predictions(said, None, f"the answers drawn from the {name}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from limbeck.core import artifacts
 from limbeck.core.artifacts import MANIFEST, Artifact, locked
@@ -321,10 +322,15 @@ def _facts(parity: Parity) -> dict[str, Any]:
 
 
 def _latency(student: ServedStudent, made: ServedStudent, rows: Sequence[Sample]) -> dict[str, float]:
-    """Milliseconds of one row here, the median, in turns."""
+    """Milliseconds of one row here on one thread, the median, in turns."""
     features = {name: (each, each.encode(rows)) for name, each in (("student", student), ("export", made))}
     requests = {
         name: lambda i, each=each, found=found: each.logits([found[i % len(found)]])
         for name, (each, found) in features.items()
     }
-    return {name: round(float(np.median(took)), 3) for name, took in latencies(requests, RUNS).items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {name: round(float(np.median(took)), 3) for name, took in latencies(requests, RUNS).items()}
+    finally:
+        torch.set_num_threads(threads)

@@ -27,14 +27,14 @@ from limbeck.evaluation.book import Book
 from limbeck.evaluation.endpoint import answered
 from limbeck.evaluation.metrics._base import TEACHER
 from limbeck.evaluation.predict import joined, of_rows
-from limbeck.evaluation.predictions import Predictions, read_elsewhere, write
+from limbeck.evaluation.predictions import Predictions, check_file, read_elsewhere, write
 from limbeck.evaluation.scores import score
 from limbeck.generation.budget import Amount, Budget
 from limbeck.generation.engine import generate
 from limbeck.generation.ledger import Ledger
 from limbeck.generation.types import Completion
 from limbeck.models.load import check_length, load_config, load_model, origin
-from limbeck.pipeline._ahead import check_harness
+from limbeck.pipeline._ahead import check_evaluate
 from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._writers import WriterAtWork, asked
 from limbeck.pipeline.evaluate import Bench, evaluated, inputs_of, leave
@@ -44,6 +44,8 @@ from limbeck.tasks.causal_lm import CausalLM
 
 _INSIDE = ("", "student", "teacher", "train/student")
 """Where a model may lie in a folder that is given: it is the model, an artifact with it, or a run."""
+_ENDINGS = ("", "-validation", "-draws")
+"""Of the names of a model's tables of predictions."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,10 @@ class Placed:
 
     Attributes:
         spec: what is loaded.
-        folder: where it lies; None for the hub.
         artifact: what it is part of, if a run has made it.
     """
 
     spec: Model
-    folder: Path | None = None
     artifact: Artifact | None = None
 
 
@@ -116,10 +116,10 @@ def measure_models(
         LimbeckError: see `limbeck.core.errors`.
     """
     _check_names(models, against)
-    check_harness(recipe)
+    check_evaluate(recipe)
     job, how = RunJob(recipe, force), asking or Asking()
     behind = {name: _behind(job, name, spec, how) for name, spec in models.items() if isinstance(spec, Endpoint)}
-    here = {name: _placed(spec) for name, spec in models.items() if isinstance(spec, str)}
+    here = {name: placed(spec) for name, spec in models.items() if isinstance(spec, str)}
     inputs = {
         **inputs_of(job),
         **job.data_inputs(training=False),
@@ -135,14 +135,12 @@ def measure_models(
     def work(folder: Path) -> Mapping[str, Any]:
         bench = Bench(job, evaluated(job, recipe.evaluate.split), folder)
         for name, writer in behind.items():
-            bench.tables[_role(name, against)] = _ask(bench, name, writer, _role(name, against))
+            _ask(bench, name, writer, _role(name, against))
         for name, each in here.items():
             bench.models[_role(name, against)] = _loaded(job, name, each.spec, bench.samples)
-            if each.folder is not None:
-                bench.folders[_role(name, against)] = each.folder
         facts = bench.run()
         _finish(bench.book, folder, against)
-        return facts
+        return _called(facts, against)
 
     return _step(output, inputs, {name: each.artifact for name, each in here.items() if each.artifact}, work, force)
 
@@ -163,7 +161,7 @@ def measure_predictions(
         tables: by the model's name, a file as `read_elsewhere` takes it.
         output: the artifact's folder.
         against: the model that the others are compared with.
-        columns: by their meaning, the files' own names; the same for all files.
+        columns: by their meaning, the files' own names; `{model}` in one stands for the model's name.
         classes: of classifiers; names of the probabilities, in their order.
         plan: which metrics, and the level of their intervals.
         force: score again what is up to date.
@@ -173,6 +171,8 @@ def measure_predictions(
         DataError: a file cannot be read, lacks a column, or is about other samples than the rest.
     """
     _check_names(tables, against)
+    for path in tables.values():
+        check_file(path)
     chosen = plan or Evaluate()
     inputs = {
         "predictions": {name: sha256_of(path) for name, path in tables.items()},
@@ -184,7 +184,10 @@ def measure_predictions(
     }
 
     def work(folder: Path) -> Mapping[str, Any]:
-        read = {_role(name, against): read_elsewhere(path, columns, classes) for name, path in tables.items()}
+        read = {
+            _role(name, against): read_elsewhere(path, _columns(columns, name), classes)
+            for name, path in tables.items()
+        }
         book = Book(chosen)
         notes = score(read, chosen, book)
         for name, table in read.items():
@@ -218,8 +221,9 @@ def endpoint_at(where: str | Mapping[str, Any], api_key: str | None = None) -> E
 
 def _check_names(names: Mapping[str, Any], against: str | None) -> None:
     """Names stand in files' names, and one role is taken by `against`."""
-    if wrong := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]:
-        raise RecipeError("a model's name has letters, digits, `_`, `.` and `-`", got=", ".join(wrong))
+    if wrong := [name for name in names if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(_ENDINGS[1:])]:
+        allowed = f"letters, digits, `_`, `.` and `-`; not {' or '.join(_ENDINGS[1:])} at the end"
+        raise RecipeError("files cannot be named after a model", got=", ".join(wrong), allowed=allowed)
     if against is not None and against not in names:
         raise RecipeError("the model to compare with is not among the models", got=against, allowed=", ".join(names))
     if against not in (None, TEACHER) and TEACHER in names:
@@ -238,9 +242,22 @@ def _finish(book: Book, folder: Path, against: str | None) -> None:
         name = str(against)
         book.scores = [replace(row, model=name) if row.model == TEACHER else row for row in book.scores]
         book.details = {title: _named(value, name) for title, value in book.details.items()}
-        for path in folder.glob(f"predictions-{TEACHER}*.parquet"):
-            path.rename(path.with_name(path.name.replace(TEACHER, name, 1)))
+        for ending in _ENDINGS:
+            if (path := folder / f"predictions-{TEACHER}{ending}.parquet").exists():
+                path.rename(path.with_name(f"predictions-{name}{ending}.parquet"))
     leave(book, folder)
+
+
+def _called(facts: Mapping[str, Any], against: str | None) -> dict[str, Any]:
+    """Facts that name the model which played the teacher by its own name."""
+    if against in (None, TEACHER):
+        return dict(facts)
+    counts = {**facts["counts"], "lost": _named(facts["counts"]["lost"], str(against))}
+    return {**facts, "counts": counts, "notes": [re.sub(rf"\b{TEACHER}\b", str(against), n) for n in facts["notes"]]}
+
+
+def _columns(columns: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    return {meaning: column.replace("{model}", name) for meaning, column in (columns or {}).items()}
 
 
 def _named(detail: Any, name: str) -> Any:
@@ -264,15 +281,22 @@ def _step(
     return Measured(output, json.loads(made.file("scores.json").read_text(encoding="utf-8")))
 
 
-def _placed(where: str) -> Placed:
-    """A model out of a folder, with the artifact that it is part of; else a hub name."""
+def placed(where: str) -> Placed:
+    """A model out of a folder, with the artifact that it is part of; else a hub name.
+
+    Args:
+        where: a folder of a model, of an artifact or of a run, or a hub name.
+
+    Raises:
+        ModelError: the folder holds no model.
+    """
     place = Path(where).expanduser()
     if not place.is_dir():
         return Placed(Model(model=where))
     for folder in (place / inside for inside in _INSIDE):
         if (folder / "config.json").is_file():
             made = (folder.parent / artifacts.MANIFEST).is_file()
-            return Placed(Model(model=str(folder)), folder, artifacts.load(folder.parent) if made else None)
+            return Placed(Model(model=str(folder)), artifacts.load(folder.parent) if made else None)
     allowed = "a Hugging Face folder, an artifact `train` or `prepare`, or a run's folder"
     raise ModelError(f"there is no model in {where}", allowed=allowed)
 
@@ -305,19 +329,26 @@ def _behind(job: RunJob, name: str, endpoint: Endpoint, how: Asking) -> WriterAt
     return WriterAtWork(job, None, Writer(endpoint=endpoint), stage)
 
 
-def _ask(bench: Bench, name: str, writer: WriterAtWork, role: str) -> Predictions:
+def _ask(bench: Bench, name: str, writer: WriterAtWork, role: str) -> None:
     """Have an endpoint answer the rows; what is in the ledger is not asked again."""
-    job, stage, task = bench.job, writer.stage, bench.job.task
+    job, stage, task, plan = bench.job, writer.stage, bench.job.task, bench.plan
     assert isinstance(task, CausalLM), "see _behind"
-    sampling = writer.sampling()
+    drawn = writer.sampling(temperature=plan.temperature, top_p=plan.top_p)
     requests = [
-        writer.request(sample.id, 0, asked(stage, sample.inputs["messages"]), sampling) for sample in bench.samples
+        writer.request(s.id, number, asked(stage, s.inputs["messages"]), drawn if number else writer.sampling())
+        for number in range(1 + (plan.samples or 0))
+        for s in bench.samples
     ]
     budget = Budget(stage.budget.tokens, stage.budget.cost)
     with Ledger(job.ledger) as ledger:
         found = generate(writer.generator, requests, ledger, budget=budget, scope=stage.name, title=f"{name}: answers")
-    outcomes = [found[request.key] for request in requests]
-    columns = joined(of_rows(bench.samples, bench.plan.slices), answered(bench.samples, outcomes, task, name))
+    rows, outcomes = list(bench.samples), [found[request.key] for request in requests]
+    first = answered(rows, outcomes[: len(rows)], task, name)
+    bench.tables[role] = Predictions(joined(of_rows(rows, plan.slices), first), None, f"the predictions of {name}")
+    if plan.samples is not None:
+        numbers = [request.sample for request in requests[len(rows) :]]
+        further = answered(rows * plan.samples, outcomes[len(rows) :], task, name, numbers)
+        bench.draws[role] = Predictions(further, None, f"the answers drawn from {name}")
     bench.notes.append(f"{name} is behind an address: it is asked for the rows as they are, and for nothing else")
     endpoint = writer.endpoint
     if endpoint is not None and (endpoint.price.input or endpoint.price.output):
@@ -325,4 +356,3 @@ def _ask(bench: Bench, name: str, writer: WriterAtWork, role: str) -> Prediction
         total = sum((writer.price.of(each.prompt_tokens, each.completion_tokens) for each in paid), Amount())
         cost = 1000 * total.cost / max(len(paid), 1)
         bench.book.exact(role, "efficiency", "price_per_1000", endpoint.currency, cost, len(paid))
-    return Predictions(columns, None, f"the predictions of {name}")

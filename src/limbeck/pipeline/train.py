@@ -21,6 +21,8 @@ from limbeck.tasks import Codec
 from limbeck.tasks._traces import length_rows
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.teachers.cached import CachedTeacher
+from limbeck.teachers.local import LocalTeacher
+from limbeck.teachers.remembering import RememberingTeacher
 from limbeck.training.loop import Job, StageJob, train
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ def train_student(
         **job.data_inputs(),
         "stage_rows": [job.data_inputs(stage.data) for stage in stages if stage.data is not None],
     }
+    if name == "train" and recipe.training.gradient_cosine_steps is not None:
+        # The same student comes out, but the log that `limbeck doctor` reads has the terms' gradients only then.
+        inputs["gradient_cosine_steps"] = recipe.training.gradient_cosine_steps
     if name == "train" and recipe.teacher is not None:  # how it teaches; what it is, `prepare` knows
         inputs["teaching"] = [how_it_teaches(each) for each in (recipe.teacher, *recipe.teacher.also)]
     parents = {**({} if prepared is None else {"prepare": prepared}), **job.rows_from}
@@ -123,6 +128,7 @@ class _Training:
         stages = [job.stage_job(stage, codec, student) for stage in self.stages]
         show_lengths(stages)
         shared = share_vocabulary(job, made, read, stages)
+        teacher = make_teacher(job, read, student, self.stages, made.head_rows, self._recorded(codec))
         plan = Job(
             title={"train": "student"}.get(self.name, self.name),
             student=student,
@@ -131,10 +137,11 @@ class _Training:
             training=recipe.training,
             seed=recipe.seed,
             unit=job.task.unit,
-            teacher=make_teacher(job, read, student, self.stages, made.head_rows, self._recorded(codec)),
+            teacher=teacher,
             shared=shared.ids,
             translate=made.translate,
             logs=job.output / "logs",
+            writer=read[0] if type(teacher) in (LocalTeacher, RememberingTeacher) else None,
         )
         best = train(plan, folder)
         made.finish()

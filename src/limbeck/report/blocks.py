@@ -11,11 +11,15 @@ from limbeck.report.svg import Plot
 
 @dataclass(frozen=True)
 class Cell:
-    """A value and what is said in small print beneath it; `tone` is better or worse, or nothing."""
+    """A value and what is said in small print beneath it; `tone` is better or worse, or nothing.
+
+    `image` is a picture that is shown above them, as the address that holds it.
+    """
 
     text: str
     small: str = ""
     tone: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True)

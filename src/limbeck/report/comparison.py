@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from limbeck.report.facts import Facts, model_name, section
+from limbeck.report.facts import Facts, section
 from limbeck.report.metrics import label, metric, size_name, value_text
 from limbeck.report.plots.size import front
 
 _BY_MODEL = ("errors", "reliability", "steps")
-_ROWS = ("classes", "slices", "robustness", "speed")
+_ROWS = ("classes", "slices", "robustness", "speed", "lens")
 _ASIDE = ("report", "output", "tune")
 
 
-def together(runs: Mapping[str, Facts], title: str, language: str, paired: list[dict[str, Any]]) -> Facts:
+def together(runs: Mapping[str, Facts], title: str, language: str, details: Mapping[str, Any]) -> Facts:
     """Facts of several runs; a teacher with the same scores in all of them is told once.
 
     Args:
         runs: by the name of the run.
         title: of the page.
         language: of the page.
-        paired: rows {first, second, n, difference, low, high, p, p_holm} of students on the same rows.
+        details: tables of the comparison itself: `paired`, rows {first, second, n, difference, low, high, p, p_holm}
+            of students on the same rows, and `differing`, rows {id, input, target, answers by run}.
     """
     names = _names(runs)
     evaluate = dict(section(next(iter(runs.values())).recipe, "evaluate"))
@@ -37,7 +38,7 @@ def together(runs: Mapping[str, Facts], title: str, language: str, paired: list[
         recipe={"report": {"language": language}, "evaluate": evaluate},
         scores=[dict(row) for row in {_identity(row): row for row in scores}.values()],
         manifests={f"{run}: {step}": m for run, facts in runs.items() for step, m in facts.manifests.items()},
-        details={**_details(runs, names), "paired": paired, "recipes": differing(runs)},
+        details={**_details(runs, names), **details, "recipes": differing(runs)},
         students=tuple(runs),
         runs={run: _in_language(facts, language) for run, facts in runs.items()},
     )
@@ -54,7 +55,11 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _names(runs: Mapping[str, Facts]) -> dict[str, dict[str, str]]:
     """Of each run: what its models are called here. Baselines are left to the run's own report."""
     teachers = {
-        run: [r for r in facts.scores if r["model"] == "teacher" and r["axis"] == "accuracy"]
+        run: [
+            [r.get(field) for field in ("name", "value", "n", "split")]
+            for r in facts.scores
+            if r["model"] == "teacher" and r["axis"] == "accuracy"
+        ]
         for run, facts in runs.items()
     }
     known = [rows for rows in teachers.values() if rows]
@@ -63,7 +68,9 @@ def _names(runs: Mapping[str, Facts]) -> dict[str, dict[str, str]]:
 
 
 def _details(runs: Mapping[str, Facts], names: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """The tables of all runs as one; of a teacher that is told once, those of the first run that has them."""
     found: dict[str, Any] = {}
+    told: dict[tuple[str, str], str] = {}
     for run, facts in runs.items():
         for table in _BY_MODEL:
             for model, value in (facts.details.get(table) or {}).items():
@@ -71,8 +78,9 @@ def _details(runs: Mapping[str, Facts], names: Mapping[str, Mapping[str, str]]) 
                     found.setdefault(table, {}).setdefault(names[run][model], value)
         for table in _ROWS:
             for row in facts.details.get(table) or []:
-                if row["model"] in names[run]:
-                    found.setdefault(table, []).append({**row, "model": names[run][row["model"]]})
+                model = names[run].get(row["model"])
+                if model is not None and told.setdefault((table, model), run) == run:
+                    found.setdefault(table, []).append({**row, "model": model})
     if "slices" in found:
         found["slices"].sort(key=lambda row: (not (row.get("p_holm") or 1.0) < 0.05, row["difference"]))
     return found
@@ -100,9 +108,11 @@ def comparison_headline(facts: Facts) -> str:
     if not found:
         return say("headline.none")
     sign = 1 if metric(found[0][1]).lower_is_better else -1
-    best, row = min(found, key=lambda pair: sign * pair[1]["value"])
-    told = say("compare.best", model=best, score=label(row, say), value=value_text(row, say), n=len(facts.students))
+    top = min((row for _, row in found), key=lambda row: sign * row["value"])
+    best = say.some([s for s, row in found if row["value"] == top["value"]])
+    told = say("compare.best", models=best, score=label(top, say), value=value_text(top, say), n=len(facts.students))
     sizes = [(s, x, y) for s, y in found if size and (x := facts.find(s, size))]
-    if len(sizes) > 1:
-        told += say("compare.front", models=say.some([model_name(m, say) for m, _, _ in front(sizes)]))
+    unbeaten = front(sizes)
+    if len(unbeaten) > 1:
+        told += say("compare.front", models=say.some([s for s, _, _ in unbeaten]))
     return told

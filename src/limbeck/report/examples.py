@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.data.steps import steps_of
 from limbeck.report import formats
-from limbeck.report.blocks import Example, Examples, Pair, Piece, Token, Tokens
+from limbeck.report.blocks import Cell, Example, Examples, Line, Pair, Piece, Table, Token, Tokens
 from limbeck.report.facts import Facts, finite
 from limbeck.report.text import shortened
 
@@ -18,6 +18,8 @@ SHOWN = 10
 """Examples, and answers told token by token, that a page has at most."""
 
 _LONGEST = 4_000
+_IN_A_TABLE = 400
+_PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]{1,40000}={0,2}")
 _STEPS = 40
 _TOKENS = 400
 _PIECE = re.compile(r"\s+|[\u3400-\u9fff\uf900-\ufaff]|\w+|.", re.DOTALL)
@@ -27,9 +29,54 @@ _DEGREES = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
 def examples(facts: Facts) -> Examples:
-    """At most ten rows where the answers differ."""
-    say, shown = facts.say, (facts.details.get("examples") or [])[:SHOWN]
-    return Examples(say("example.key"), tuple(_example(facts, each) for each in shown))
+    """Of at most ten rows where the answers differ, those whose answers were worked out."""
+    told = [each for each in _shown(facts) if _worked(each)]
+    return Examples(facts.say("example.key"), tuple(_example(facts, each) for each in told))
+
+
+def example_rows(facts: Facts) -> Table:
+    """Of at most ten rows where the answers differ, those that were answered by a class alone: a line each."""
+    say, lines = facts.say, []
+    for each in _shown(facts):
+        if _worked(each):
+            continue
+        kind, sides = str(each.get("kind") or "other"), [each.get(name) or {} for name in ("teacher", "student")]
+        told = [Cell(_answer(side, facts)) for side in sides]
+        told[1] = Cell(told[1].text, tone=_TONES.get(kind, ""))
+        head = say.either(f"example.short.{kind}", kind)
+        lines.append(Line(head, (*_asked(each, facts), *told)))
+    columns = (say("column.what_happened"), say("example.input"), say("example.target"))
+    models = (say("model.teacher"), say("model.student"))
+    return Table(say("example.rows"), (*columns, *models), tuple(lines), words={1, 2, 3, 4})
+
+
+def differing(facts: Facts) -> Table:
+    """Rows that some of the compared students get right and others do not."""
+    lines = []
+    for each in (facts.details.get("differing") or [])[:SHOWN]:
+        said = [each["answers"].get(student) or {} for student in facts.students]
+        cells = [Cell(_answer(side, facts), tone="better" if side.get("correct") else "worse") for side in said]
+        lines.append(Line(str(each["id"]), (*_asked({**each, "id": ""}, facts), *cells)))
+    say = facts.say
+    columns = (say("column.id"), say("example.input"), say("example.target"), *facts.students)
+    return Table(say("caption.differing"), columns, tuple(lines), words=range(1, len(columns)))
+
+
+def _shown(facts: Facts) -> list[Mapping[str, Any]]:
+    return (facts.details.get("examples") or [])[:SHOWN]
+
+
+def _worked(each: Mapping[str, Any]) -> bool:
+    return all(isinstance((each.get(side) or {}).get("text"), str) for side in ("teacher", "student"))
+
+
+def _asked(each: Mapping[str, Any], facts: Facts) -> tuple[Cell, Cell]:
+    """What was given, a picture or a text, with the row's id, and the right answer."""
+    picture = str(each.get("image") or "")
+    given = "" if each.get("input") is None else _short(each["input"], facts, _IN_A_TABLE)
+    image = picture if _PICTURE.fullmatch(picture) else ""
+    target = "" if each.get("target") is None else _short(each["target"], facts, _IN_A_TABLE)
+    return Cell(given, str(each.get("id") or ""), image=image), Cell(target)
 
 
 def _example(facts: Facts, each: Mapping[str, Any]) -> Example:
@@ -39,15 +86,10 @@ def _example(facts: Facts, each: Mapping[str, Any]) -> Example:
         for name in ("input", "target", "reference")
         if each.get(name) not in (None, "")
     ]
-    if isinstance(teacher.get("text"), str) and isinstance(student.get("text"), str):
-        given += [
-            (say(f"example.{name}"), _answer(side, facts))
-            for name, side in (("teacher", teacher), ("student", student))
-        ]
-        question = str(each.get("input") or "")
-        pairs = side_by_side(_short(teacher["text"], facts), _short(student["text"], facts), question)
-    else:
-        pairs = [Pair((Piece(_answer(teacher, facts)),), (Piece(_answer(student, facts)),))]
+    sides = ("teacher", teacher), ("student", student)
+    given += [(say(f"example.{name}"), _answer(side, facts)) for name, side in sides]
+    question = str(each.get("input") or "")
+    pairs = side_by_side(_short(teacher["text"], facts), _short(student["text"], facts), question)
     kind = str(each.get("kind") or "other")
     title = say.either(f"example.kind.{kind}", kind)
     caption = say("example.caption", id=each["id"])
@@ -62,8 +104,8 @@ def _answer(side: Mapping[str, Any], facts: Facts) -> str:
     return told
 
 
-def _short(text: object, facts: Facts) -> str:
-    kept, left = shortened(str(text), _LONGEST)
+def _short(text: object, facts: Facts, limit: int = _LONGEST) -> str:
+    kept, left = shortened(str(text), limit)
     return kept + facts.say("example.cut", n=left) if left else kept
 
 

@@ -84,6 +84,8 @@ class Facts:
     @property
     def has_teacher(self) -> bool:
         """True if the teacher was scored, or the student was compared with it."""
+        if self.runs:
+            return any(run.has_teacher for run in self.runs.values())
         return any(r["model"] == "teacher" for r in self.scores) or self.find("student", "kept_of_teacher") is not None
 
     @property

@@ -82,10 +82,16 @@ def name_of(name: str, say: Words) -> str:
     """What a score is called; those that nobody named in advance go by their own name."""
     if f"metric.{name}" in say.table:
         return say(f"metric.{name}")
-    for start in ("pass_at_", "robustness_"):
-        if name.startswith(start):
-            return say(f"metric.{start}", which=name.removeprefix(start).replace("_", " "))
+    if name.startswith("pass_at_"):
+        return say("metric.pass_at_", which=name.removeprefix("pass_at_"))
+    if name.startswith("robustness_"):
+        return say("metric.robustness_", which=perturbation_name(name.removeprefix("robustness_"), say))
     return name.replace("_", " ").capitalize()
+
+
+def perturbation_name(name: str, say: Words) -> str:
+    """What a way of making rows worse is called; one that nobody named in advance goes by its own name."""
+    return say.either(f"perturbation.{name}", name.replace("_", " ").capitalize())
 
 
 def shown(value: object, kind: Kind, say: Words, *peers: float) -> str:

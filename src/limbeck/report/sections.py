@@ -9,7 +9,7 @@ import yaml
 from limbeck.report import formats, method
 from limbeck.report.blocks import Block, Code, Figures, Fold, Pairs, Section, Sentences
 from limbeck.report.curves import validation_score
-from limbeck.report.examples import divergence, examples
+from limbeck.report.examples import differing, divergence, example_rows, examples
 from limbeck.report.facts import Facts
 from limbeck.report.plots.inside import agreement_plot, cka_plot, entropy_plot
 from limbeck.report.plots.quality import errors_plot, reliability_plot, robustness_plots
@@ -55,7 +55,11 @@ def _results(facts: Facts) -> list[Section]:
                 details.steps(facts),
             ),
         ),
-        Section("examples", say("section.examples"), (examples(facts), divergence(facts))),
+        Section(
+            "examples",
+            say("section.examples"),
+            (example_rows(facts), examples(facts), differing(facts), divergence(facts)),
+        ),
     ]
 
 

@@ -36,17 +36,48 @@ _XLINK = "{http://www.w3.org/1999/xlink}href"
 WIDTH = 10.0
 """Width of a figure in inches of 72 units; the page scales it."""
 
+NARROW = 4.9
+"""Width of the same figure as a phone shows it, laid out anew."""
+
 SMALL = 3.6
-"""Width of one that stands beside others."""
+"""Width of one that stands beside others, the same everywhere."""
+
+_SHAPES = {
+    "o": "M10.4 4a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0",
+    "s": "M10.8 0.8h6.4v6.4h-6.4z",
+    "D": "M14 -0.2L18.2 4L14 8.2L9.8 4z",
+    "^": "M14 0L18 7.4H10z",
+    "v": "M14 8L18 0.6H10z",
+    "P": "M12.7 0.2h2.6v2.5h2.5v2.6h-2.5v2.5h-2.6v-2.5h-2.5v-2.6h2.5z",
+    "X": "M11.4 0L14 2.6L16.6 0L18 1.4L15.4 4L18 6.6L16.6 8L14 5.4L11.4 8L10 6.6L12.6 4L10 1.4z",
+    "*": "M14 -0.4L15.1 2.7H18.2L15.7 4.7L16.7 8L14 6L11.3 8L12.3 4.7L9.8 2.7H12.9z",
+    "block": "M7 -1H21V9H7z",
+}
+"""Marks of a legend, drawn in 28 by 8, by the names that matplotlib has for them."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a figure's legend: a name and how its line looks."""
+    """An entry of a figure's legend.
+
+    Attributes:
+        label: the name.
+        role: its colour.
+        dash: of its line.
+        mark: of its points, as matplotlib calls it, or `block` for an area.
+        line: whether it has a line.
+    """
 
     label: str
     role: str
     dash: str = ""
+    mark: str = ""
+    line: bool = True
+
+    @property
+    def shape(self) -> str:
+        """The mark as a path in 28 by 8, empty where there is none."""
+        return _SHAPES.get(self.mark, "")
 
 
 @dataclass(frozen=True)
@@ -56,7 +87,7 @@ class Plot:
     Attributes:
         id: unique on the page.
         title: its heading.
-        svg: inline SVG with title and description.
+        svg: inline SVG with title and description; where a phone needs another layout, both.
         caption: what is seen and how it was drawn.
         keys: its legend, drawn by the page so that it wraps and can be read aloud.
         description: what is seen, in words, for those who do not see it.
@@ -110,11 +141,29 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def draw(figure: Figure, id: str, title: str, description: str) -> str:
-    """The figure as an `<svg>` element, the same bytes for the same figure."""
+    """The figure as one `<svg>` element, the same bytes for the same figure."""
+    _clean(figure)
+    return _element(figure, id, title, description)
+
+
+def draw_for_page(figure: Figure, id: str, title: str, description: str) -> str:
+    """The same for a page; a wide figure twice, the second laid out for a phone, and the style sheet shows one."""
+    _clean(figure)
+    if figure.get_figwidth() < WIDTH:
+        return _element(figure, id, title, description)
+    wide = _element(figure, id, title, description, "wide")
+    figure.set_figwidth(NARROW)
+    return wide + _element(figure, f"{id}-n", title, description, "narrow")
+
+
+def _clean(figure: Figure) -> None:
     from matplotlib.text import Text
 
     for each in figure.findobj(Text):
         each.set_text(readable(each.get_text()))
+
+
+def _element(figure: Figure, id: str, title: str, description: str, kind: str = "") -> str:
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The page's font draws the text; that matplotlib's own lacks a character does not matter.
@@ -127,6 +176,7 @@ def draw(figure: Figure, id: str, title: str, description: str) -> str:
     _adopt(root, id)
     width, height = root.attrib["viewBox"].split()[2:]
     root.attrib.clear()
+    root.attrib.update({"class": kind} if kind else {})
     root.attrib.update({"viewBox": f"0 0 {width} {height}", "role": "img", "aria-labelledby": f"{id}-t {id}-d"})
     for position, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ElementTree.Element(tag, {"id": f"{id}-{tag[0]}"})

@@ -15,3 +15,8 @@ def readable(text: str) -> str:
 def shortened(text: str, limit: int) -> tuple[str, int]:
     """At most `limit` characters of a text, and how many were left out."""
     return text[:limit], max(0, len(text) - limit)
+
+
+def squeezed(text: str, limit: int) -> str:
+    """Beginning and end of a text that is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"

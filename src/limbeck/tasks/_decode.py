@@ -6,7 +6,7 @@ Shapes: B prompts, T tokens, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,10 +30,52 @@ THIN = 8
 """Rows up to which the output matrix is the first factor; with 32,000 x 256, from 16 rows on it is no better."""
 
 
+class Live:
+    """An answer to one prompt that is heard while it is made, and may be drawn.
+
+    Args:
+        hear: takes each new token; true ends the answer there.
+        temperature: what tokens are drawn at; 0 is greedy.
+        seed: of the draw.
+    """
+
+    def __init__(self, hear: Callable[[int], bool], temperature: float = 0.0, seed: int = 0):
+        self.hear, self.drawing, self.draws = hear, Drawing(temperature), np.random.default_rng(seed)
+
+    def choose(self, scores_1V: torch.Tensor) -> torch.Tensor:
+        """The next token, [1].
+
+        Args:
+            scores_1V: logits.
+        """
+        return draw(scores_1V, torch.tensor([self.draws.random()], device=scores_1V.device), self.drawing)
+
+    def hooks(self) -> dict[str, Any]:
+        """The same for transformers' own loop: what it calls before a token is chosen, and after."""
+
+        def only(_: torch.Tensor, scores_1V: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(scores_1V, float("-inf")).scatter(1, self.choose(scores_1V)[:, None], 0.0)
+
+        def over(ids_1T: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+            return torch.full((1,), self.hear(int(ids_1T[0, -1])), device=ids_1T.device)
+
+        draws = [only] if self.drawing.temperature > 0 else []
+        return {
+            "logits_processor": transformers.LogitsProcessorList(draws),
+            "stopping_criteria": transformers.StoppingCriteriaList([over]),
+        }
+
+
 def generate(
-    model: PreTrainedModel, prompts: Sequence[list[int]], pad_id: int, ends: set[int], tokens: int, minimum: int = 0
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    pad_id: int,
+    ends: set[int],
+    tokens: int,
+    minimum: int = 0,
+    live: Live | None = None,
 ) -> torch.Tensor:
-    """Greedy continuation of prompts, [B, T] of new tokens.
+    """Continuation of prompts, [B, T] of new tokens; greedy, unless `live` draws.
 
     The model's own generation settings (a repetition penalty, say) are left out: all models of a comparison are
     decoded alike.
@@ -47,9 +89,10 @@ def generate(
         pad_token_id=pad_id,
         eos_token_id=sorted(ends),
     )
+    hooks = {} if live is None else live.hooks()
     own, model.generation_config = model.generation_config, transformers.GenerationConfig()
     try:
-        return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)[:, ids.shape[1] :]  # type: ignore
+        return model.generate(input_ids=ids, attention_mask=mask, generation_config=plan, **hooks)[:, ids.shape[1] :]  # type: ignore
     finally:
         model.generation_config = own
 
@@ -63,8 +106,10 @@ def generate_in_steps(
     ends: Collection[int],
     tokens: int,
     minimum: int = 0,
+    live: Live | None = None,
 ) -> torch.Tensor:
-    """Greedy continuation under the mask of steps, [B, T] of new tokens; padding follows an end token.
+    """Continuation under the mask of steps, [B, T] of new tokens; padding follows an end token. Greedy, unless `live`
+    draws.
 
     The first pass reads the prompts; then each new token is one pass over the cache of keys and values, with a mask
     row that says what this token sees. So keys are computed once, under the mask that training had.
@@ -77,6 +122,7 @@ def generate_in_steps(
         ends: tokens that end an answer.
         tokens: the most new tokens.
         minimum: the fewest, before which no end token is taken.
+        live: hears the answer while it is made; for one prompt.
 
     Raises:
         DataError: a prompt is empty.
@@ -96,9 +142,11 @@ def generate_in_steps(
         cache, scores_BV = said.past_key_values, said.logits[:, -1].float()
         if n < minimum:
             scores_BV[:, stop] = float("-inf")
-        token_B = scores_BV.argmax(-1).masked_fill(done, pad_id)
+        token_B = (scores_BV.argmax(-1) if live is None else live.choose(scores_BV)).masked_fill(done, pad_id)
         found.append(token_B)
         done |= torch.isin(token_B, stop)
+        if live is not None and live.hear(int(token_B[0])):
+            break
         if done.all():
             break
         for layout, token in zip(layouts, token_B.tolist(), strict=True):

@@ -16,7 +16,7 @@ from limbeck.core.types import IGNORE, WRITTEN, Batch, Sample
 from limbeck.data.steps import canonical
 from limbeck.data.thinking import CLOSE, OPEN, Thought, fold, split_thought
 from limbeck.tasks._base import Codec, Encoded, Feature, Task
-from limbeck.tasks._decode import generate
+from limbeck.tasks._decode import Live, generate
 from limbeck.tasks._packing import packed
 from limbeck.tasks._templates import name_of, probe, render, write
 from limbeck.tasks._text import load_tokenizer, pad, spells_special, text_of, tokenizer_for
@@ -247,9 +247,15 @@ class CausalCodec(Codec):
         return Batch(tuple(f.id for f in features), inputs, labels)
 
     def generate(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], ends: set[int], tokens: int, minimum: int = 0
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[list[int]],
+        ends: set[int],
+        tokens: int,
+        minimum: int = 0,
+        live: Live | None = None,
     ) -> Tensor:
-        """Greedy answers, [B, T] of new tokens, under the attention mask that training has.
+        """Answers, [B, T] of new tokens, under the attention mask that training has; greedy, unless `live` draws.
 
         Args:
             model: in evaluation mode.
@@ -257,8 +263,9 @@ class CausalCodec(Codec):
             ends: tokens that end an answer.
             tokens: the most new tokens.
             minimum: the fewest.
+            live: hears the answer to one prompt while it is made.
         """
-        return generate(model, prompts, self.processor.pad_token_id, ends, tokens, minimum)
+        return generate(model, prompts, self.processor.pad_token_id, ends, tokens, minimum, live)
 
     def extract(self, text: str) -> str | None:
         """The final answer in a text, see `CausalLM.extract`."""

@@ -16,7 +16,7 @@ from limbeck.core.parts import part
 from limbeck.core.types import IGNORE, Batch, Sample
 from limbeck.data.steps import joined, steps_of
 from limbeck.tasks._base import Encoded, Feature
-from limbeck.tasks._decode import generate_in_steps
+from limbeck.tasks._decode import Live, generate_in_steps
 from limbeck.tasks._structure import MOST, Layout, Marks, additive, parts_of, structured, visible, vocabulary
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 
@@ -124,12 +124,18 @@ class StructuredCodec(CausalCodec):
         return replace(batch, inputs={**batch.inputs, "attention_mask": additive(visible(parts, parts))})
 
     def generate(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], ends: set[int], tokens: int, minimum: int = 0
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[list[int]],
+        ends: set[int],
+        tokens: int,
+        minimum: int = 0,
+        live: Live | None = None,
     ) -> Tensor:
         if self.marks is None or self.task.mask == "full":
-            return super().generate(model, prompts, ends, tokens, minimum)
+            return super().generate(model, prompts, ends, tokens, minimum, live)
         self._check(model)
-        return generate_in_steps(model, prompts, self.marks, self.processor.pad_token_id, ends, tokens, minimum)
+        return generate_in_steps(model, prompts, self.marks, self.processor.pad_token_id, ends, tokens, minimum, live)
 
 
 def question_of(sample: Sample) -> str:

@@ -1,13 +1,17 @@
-"""What a run tells while it trains: two JSONL files, a progress bar, and trackers if asked."""
+"""What a run tells while it trains: JSONL files, a progress bar, and trackers if asked."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+import psutil
+import torch
 
 from limbeck.core.artifacts import write_atomically
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Log:
-    """Writes `steps.jsonl` and `evals.jsonl`, moves the bar, feeds the trackers.
+    """Writes `steps.jsonl`, `evals.jsonl` and `generations.jsonl`, moves the bar, feeds the trackers.
 
     Args:
         folder: where the files lie.
@@ -33,11 +37,12 @@ class Log:
     def __init__(self, folder: Path, after: int, accelerator: Accelerator, bar: Bar, title: str, total: int):
         self.accelerator, self.bar, self.title = accelerator, bar, title
         self.main = accelerator.is_main_process
-        self.paths = {name: folder / f"{name}.jsonl" for name in ("steps", "evals")}
-        if self.main:
-            for path in self.paths.values():
+        self.paths = {name: folder / f"{name}.jsonl" for name in ("steps", "evals", "generations")}
+        for path in self.paths.values():
+            if self.main and path.exists():
                 write_atomically(path, "".join(_lines_until(path, after)))
-        self.files = {name: path.open("a") for name, path in self.paths.items()} if self.main else {}
+        self.files: dict[str, TextIO] = {}
+        self.measured = -math.inf
         self.task = bar.add_task(title, total=total, completed=after, figures="", speed=None)
         self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
         self.score, self.writing = "", ""
@@ -75,6 +80,8 @@ class Log:
             line["gradients"] = dict(gradients)
         if told.skipped:
             line["skipped"] = True
+        if self.recent[-1][0] - self.measured >= 1:
+            self.measured, line["memory"] = self.recent[-1][0], memory()
         self._write("steps", {**line, "seconds": round(self.recent[-1][0] - began, 4)})
         figures = "  ".join(f"{name} {value:.3f}" for name, value in told.terms.items())
         span = self.recent[-1][0] - self.recent[0][0]
@@ -95,6 +102,11 @@ class Log:
         self.score = f"  valid {name} {metrics[name]:.3f}"
         self._track({f"validation/{name}": value for name, value in metrics.items()}, step)
 
+    def answers(self, step: int, stage: str, answers: list[dict[str, Any]]) -> None:
+        """What the student said to a few prompts, if it was asked."""
+        if answers:
+            self._write("generations", {"step": step, "stage": stage, "answers": answers})
+
     def close(self) -> None:
         """Flush and close."""
         for file in self.files.values():
@@ -102,12 +114,22 @@ class Log:
 
     def _write(self, name: str, line: dict[str, Any]) -> None:
         if self.main:
+            if name not in self.files:
+                self.files[name] = self.paths[name].open("a")
             self.files[name].write(json.dumps(line) + "\n")
             self.files[name].flush()
 
     def _track(self, values: dict[str, float], step: int) -> None:
         if self.accelerator.trackers:
             self.accelerator.log(values, step=step)
+
+
+def memory() -> dict[str, int]:
+    """Bytes that this process holds: `resident`, and with CUDA `gpu_peak`, the most that its tensors ever held."""
+    found = {"resident": psutil.Process().memory_info().rss}
+    if torch.cuda.is_available():
+        found["gpu_peak"] = torch.cuda.max_memory_allocated()
+    return found
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

@@ -40,6 +40,7 @@ from limbeck.training.matching import find_pairs, match_table
 from limbeck.training.on_policy import Writer, Written, check_on_policy, silenced
 from limbeck.training.optim import learning_rate, make_optimizer, select_trained
 from limbeck.training.row_losses import row_losses
+from limbeck.training.shown import Answers, write_plan
 from limbeck.training.step import Now, Teacher, optimizer_step
 from limbeck.training.validate import better, validate
 
@@ -85,6 +86,7 @@ class Job:
         translate: gives a batch what the teacher reads, where that is not what the student reads.
         unit: what is counted: tokens or samples.
         logs: where trackers write.
+        writer: a teacher that writes text, and its codec: what the student's answers are shown beside.
         learnable: names of the student's parameters that may learn; with LoRA, not all.
     """
 
@@ -99,6 +101,7 @@ class Job:
     shared: Tensor | None = None
     translate: Callable[[Batch], Batch] | None = None
     logs: Path = Path("logs")
+    writer: tuple[PreTrainedModel, Codec] | None = None
 
     def __post_init__(self) -> None:
         self.learnable = {name for name, p in self.student.named_parameters() if p.requires_grad}
@@ -125,7 +128,7 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
 
     Args:
         job: what to do.
-        folder: takes `steps.jsonl` and `evals.jsonl`; checkpoints lie in it under a hidden name.
+        folder: takes `plan.json` and the logs (see `Log`); checkpoints lie in it under a hidden name.
 
     Returns:
         Of every stage: its name, the step of its best weights, and their validation metrics.
@@ -149,7 +152,7 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
     if job.training.report_to:
         accelerator.init_trackers("limbeck", config={"title": job.title, "seed": job.seed})
     run = _Run(job, accelerator, Checkpoints(folder / ".checkpoints"))
-    total = sum(each.steps for each in job.stages)
+    total = write_plan(job, folder, accelerator)
     with bar(job.unit) as progress_bar, run.stopped_gently():
         run.log = Log(folder, run.progress.step, accelerator, progress_bar, job.title, total)
         if run.progress.step:
@@ -202,7 +205,7 @@ class _Run:
 
     def __init__(self, job: Job, accelerator: Accelerator, checkpoints: Checkpoints):
         self.job, self.accelerator, self.checkpoints = job, accelerator, checkpoints
-        self.progress, self.stop_asked = Progress(), False
+        self.progress, self.stop_asked, self.answers = Progress(), False, Answers(job, accelerator)
         self.resumed = checkpoints.newest()
         if self.resumed is not None:
             self.progress = Progress(**json.loads(self.resumed.file("progress.json").read_text()))
@@ -340,6 +343,8 @@ class _Run:
             progress.best, progress.best_step = metrics, progress.step
             if self.accelerator.is_main_process:
                 self.checkpoints.save_best(self.job.student, progress.step)
+        if self.accelerator.is_main_process:
+            self.log.answers(progress.step, each.stage.name, self.answers.of(each))
         self.accelerator.wait_for_everyone()
         self.log.evaluation(progress.step, each.stage.name, metrics, is_best)
 

@@ -34,6 +34,7 @@ _BEFORE = re.compile(
     r"(?:√|\b(?:of|mod|over|choose|sin|cos|tan|log|ln|sqrt|root|per|divided|times|by|plus|minus|and)|\\\w+)\s*$"
     r"|(?<![A-Za-z])[B-HJ-Zb-z]\s*$"  # a variable: a factor that is not written with a sign
     r"|\b(?:columns|rows|pages|lines|steps|items|days|years|ages|grades|chapters|questions)\s*$"  # from - to
+    r"|\d:$"  # a time of day, or a ratio
 )
 _AFTER = re.compile(r"\s*(?:[-+−*/×÷·^(!]\s*[\w\\(]|x\s*\d|\\\w|[_{°']|(?:mod|choose|remainder|of|r|R)\b)|[A-Za-z(^!√]")
 _RESULT = re.compile(rf"\(?\s*[-−]?\s*(?:{_DIGITS})(?:\s*/\s*\d+)?\s*%?\s*\)?|\(\(\d+\)/\(\d+\)\)")

@@ -51,7 +51,7 @@ def test_the_answer_stays_and_the_change_is_tagged(kind: str, text: str) -> None
     for seed in range(10):
         found = made(kind, text, seed, severity=5)
         if (kind, text) in (("typos", CHINESE), ("homophones", ENGLISH)):
-            assert found == Refused("nothing_changed")
+            assert found == Refused("no_chinese" if kind == "homophones" else "nothing_changed")
             continue
         assert isinstance(found, Perturbed)
         assert found.keeps_answer
@@ -197,6 +197,16 @@ def test_swaps_do_not_say_of_prompts_that_another_one_gave() -> None:
         assert sorted(re.findall(r"\w+", text)) == sorted(re.findall(r"\w+", GIVING))
         assert text.index("Tom") == GIVING.index("Tom")
     assert made("swaps", "Ann gave Bob her pen.", severity=5) == Refused("nothing_changed")
+
+
+@pytest.mark.parametrize("kind", ["swaps", "typos"])
+def test_negations_stay_where_they_are(kind: str) -> None:
+    words = ["nor", "cannot", "neither", "nobody", "nothing", "nowhere", "without", "never"]
+    text = " ".join(f"{word} pleasant acting moves people" for word in words)
+    for seed in range(10):
+        found = build("perturbation", {"type": kind, "severity": 5}).perturb(Sample("t", {"text": text}, "x"), seed)  # type: ignore[attr-defined]
+        said = found.sample.inputs["text"].split()
+        assert said[::5] == words
 
 
 def test_swaps_move_any_word_of_a_text_that_is_put_into_a_class() -> None:

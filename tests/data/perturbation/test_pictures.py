@@ -61,6 +61,19 @@ def test_a_picture_keeps_its_size_and_colours(kind: str, mode: str) -> None:
     assert new == changed(kind, given)
 
 
+@pytest.mark.parametrize(("kind", "given"), [("shot_noise", Image.fromarray(LEVELS)), ("white_noise", WAVE)])
+def test_the_seed_and_the_id_decide_the_draws(kind: str, given: Any) -> None:
+    part: Any = find("perturbation", kind)()
+    name = "audio" if isinstance(given, np.ndarray) else "image"
+
+    def bytes_of(id: str, seed: int) -> bytes:
+        return np.asarray(part.perturb(Sample(id, {name: given}, "x"), seed).sample.inputs[name]).tobytes()
+
+    first = bytes_of("a", 0)
+    assert first == bytes_of("a", 0)
+    assert len({first, bytes_of("a", 1), bytes_of("b", 0)}) == 3
+
+
 @pytest.mark.parametrize("kind", PICTURES)
 @pytest.mark.parametrize("side", [8, 32])
 def test_five_severities_of_pictures_are_ever_stronger(kind: str, side: int) -> None:

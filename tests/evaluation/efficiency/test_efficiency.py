@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,12 @@ import torch
 from limbeck.core.recipe import Evaluate, Speed
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.efficiency import energy, latencies, measure, weight_bytes
-from limbeck.evaluation.efficiency.latency import Watched, paces
+from limbeck.evaluation.efficiency.latency import Watched, answered, paces
 from limbeck.evaluation.efficiency.memory import NotMeasured, held_bytes, peak_bytes
 from limbeck.evaluation.efficiency.requests import Requests
 from limbeck.evaluation.efficiency.work import flops, stored_bytes, uncounted
+from limbeck.teachers.ensemble import EnsembleModel, EnsembleTeacher
+from limbeck.teachers.local import LocalTeacher
 from tests.evaluation.interpretability.rows import language, model_for, pictures, texts
 from tests.evaluation.made import value
 
@@ -42,14 +45,11 @@ def test_a_matrix_of_figures_for_two_classifiers(tmp_path: Path) -> None:
         "teacher": (model_for("bert", codec, num_hidden_layers=4).eval(), codec),
         "student": (model_for("bert", codec, num_hidden_layers=1).eval(), codec),
     }
-    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x" * 7)
-    (tmp_path / "tokenizer.json").write_bytes(b"x" * 7)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    book, notes = measured(models, rows, folders={"student": tmp_path, "teacher": empty})
-    assert "bytes on disk of teacher: its folder holds no weights" in notes
-    assert value(book, "student", "bytes_on_disk") == 1000
+    models["teacher"][0].save_pretrained(tmp_path)
+    models["teacher"] = (type(models["teacher"][0]).from_pretrained(tmp_path, dtype=torch.float64).eval(), codec)
+    book, notes = measured(models, rows)
+    assert "bytes on disk of student: the files that it was read from are not known" in notes
+    assert value(book, "teacher", "bytes_on_disk") == (tmp_path / "model.safetensors").stat().st_size
     for name, (model, _) in models.items():
         count = sum(p.numel() for p in model.parameters())
         assert value(book, name, "parameters") == count
@@ -138,18 +138,26 @@ def test_throughput_stops_in_time_and_says_what_does_not_fit(monkeypatch: pytest
     assert not found["large"].fits
 
 
+def test_a_batch_that_alone_is_too_large_ends_the_measure_and_not_the_run() -> None:
+    def request(i: int) -> None:
+        if i:
+            raise torch.OutOfMemoryError("full")
+
+    found = paces({"student": request}, batch_size=8, seconds=1)["student"]
+    assert (found.batches, found.fits) == (1, False)
+
+
 def test_peak_memory_is_what_a_request_takes_besides() -> None:
     def request(i: int) -> None:
-        one = torch.ones(6 * 2**18)  # 6 MiB
-        two = torch.ones(4 * 2**18)
-        del one, two
-        torch.ones(2 * 2**18)
+        one = torch.ones(40 * 2**18)  # 40 MiB
+        del one
+        torch.ones(8 * 2**18)
 
     try:
         found = peak_bytes(request, CPU)
     except NotMeasured as why:
         pytest.skip(str(why))
-    assert found == pytest.approx(10 * 2**20, abs=2**20)
+    assert found == pytest.approx(40 * 2**20, abs=2**20)  # the most at any time, and not the sum
     assert peak_bytes(lambda i: None, CPU) < 2**20
 
 
@@ -190,17 +198,107 @@ def test_energy_that_nothing_counts_is_absent_and_noted(tmp_path: Path, monkeypa
     book, notes = measured(models, rows)
     assert "energy_per_1000" not in {s.name for s in book.scores}
     assert [note for note in notes if note.startswith("energy")] == [
-        "energy: the processor shows no energy counter (RAPL)"
+        "energy not measured: the processor shows no energy counter (RAPL)"
     ]
-    folder = counter(tmp_path, "intel-rapl:0", 10).parent
-    book, _ = measured({"student": models["student"]}, rows)
-    assert value(book, "student", "energy_per_1000") == 0
-    (folder / "energy_uj").unlink()
+    at = counter(tmp_path, "intel-rapl:0", 10)
+    book, notes = measured({"student": models["student"]}, rows)
+    assert "energy_per_1000" not in {s.name for s in book.scores}
+    assert "energy of student not measured: its counter did not move within 0.001 s" in notes
+    at.unlink()
     with pytest.raises(NotMeasured, match="by root alone"):
         energy.processors(tmp_path)
 
 
-def test_what_no_folder_holds_is_not_zero(tmp_path: Path) -> None:
-    assert stored_bytes(tmp_path) is None
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x" * 7)
-    assert stored_bytes(tmp_path) == 7
+def test_energy_of_a_gpu_is_that_of_its_own_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML counts in thousandths of a joule, and knows the GPU by another number than PyTorch does."""
+
+    class Refusal(Exception):
+        pass
+
+    counted, asked = [5_000, 5_000, 5_000, 5_250], []
+    nvml = SimpleNamespace(
+        NVMLError=Refusal,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: asked.append(uuid) or "handle",
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: counted.pop(0) if handle == "handle" else None,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-ab"))
+    counters = energy.meters(torch.device("cuda", 1))
+    assert asked == ["GPU-12-ab"]
+    counted.pop(0)
+    assert energy.joules(lambda i: None, counters, seconds=0) == (pytest.approx(0.25), 1)
+
+    def refuse() -> None:
+        raise Refusal("no permission")
+
+    nvml.nvmlInit = refuse
+    with pytest.raises(NotMeasured, match="cannot be read: no permission"):
+        energy.meters(torch.device("cuda"))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(NotMeasured, match="nvidia-ml-py, which is not installed"):
+        energy.meters(torch.device("cuda"))
+
+
+def test_peak_memory_of_a_gpu_is_what_pytorch_has_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"now": 700, "peak": 9_999}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: given["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: given["peak"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: given.update(peak=given["now"]))
+    request = lambda i: given.update(peak=max(given["peak"], given["now"] + 300))  # noqa: E731
+    assert peak_bytes(request, torch.device("cuda")) == 300
+    with pytest.raises(NotMeasured, match="type mps"):
+        peak_bytes(request, torch.device("mps"))
+
+
+def test_an_accelerator_is_waited_for_before_the_clock_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("waited"))
+    answered(lambda i: order.append(f"sent {i}"), 3)
+    assert order == ["sent 3", "waited"]
+
+
+def test_operations_of_bert_and_of_convolutions() -> None:
+    """Counted by hand: products of matrices and convolutions, an addition and a multiplication as two."""
+    rows, codec = texts()
+    model = model_for("bert", codec, num_hidden_layers=3).eval()
+    batch = Requests(model, codec, rows).typical()
+    T, D, inner = batch.inputs["input_ids"].shape[1], 16, 24
+    layer = 4 * 2 * T * D * D + 2 * 2 * T * T * D + 2 * 2 * T * D * inner
+    assert flops(model, batch) == 3 * layer + 2 * D * D + 2 * D * 2  # pooler and head read one position
+    rows, codec = pictures(side=16)
+    model = model_for("resnet", codec).eval()
+    batch = Requests(model, codec, rows).typical()
+    sides = {name: 0 for name, part in model.named_modules() if isinstance(part, torch.nn.Conv2d)}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda part, given, out, name=name: sides.update({name: out.shape[-1]})
+        )
+        for name in sides
+    ]
+    flops(model, batch)
+    for hook in hooks:
+        hook.remove()
+    assert sides["resnet.embedder.embedder.convolution"] == 8  # a stride of two
+    wanted = 2 * 8 * 2  # the head: 8 channels to 2 classes
+    for name, side in sides.items():
+        weight = model.get_submodule(name).weight
+        wanted += 2 * side * side * weight.numel()
+    assert flops(model, batch) == wanted
+
+
+def test_bytes_on_disk_of_shards_of_members_and_of_new_models(tmp_path: Path) -> None:
+    _, codec = texts()
+    model = model_for("bert", codec)
+    assert stored_bytes(model) is None
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    shards = list(tmp_path.glob("model-*.safetensors"))
+    (tmp_path / "consolidated.safetensors").write_bytes(b"x" * 7)  # not what transformers reads
+    stored = type(model).from_pretrained(tmp_path).eval()
+    assert len(shards) > 1
+    assert stored_bytes(stored) == sum(file.stat().st_size for file in shards)
+    members = [LocalTeacher(each, CPU) for each in (stored, stored)]
+    assert stored_bytes(EnsembleModel(EnsembleTeacher(members))) == 2 * stored_bytes(stored)
+    stored.name_or_path = "nobody/has-this"
+    assert stored_bytes(stored) is None

@@ -9,6 +9,12 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+)
 
 from limbeck.core.errors import ModelError
 from limbeck.evaluation.interpretability.attention import agreement, entropies, over_seen
@@ -61,6 +67,44 @@ def test_entropy_is_that_of_single_rows_over_what_they_see(kind: str) -> None:
                     seen = [min(t + 1, window) if KINDS[kind][2] else len(rows) for t in range(len(rows))]
                     shares = [entropy(p) / math.log(n) for p, n in zip(rows, seen, strict=True) if n > 1]
                     assert float(head) == pytest.approx(sum(shares) / len(shares), abs=rounding)
+
+
+@torch.no_grad()
+def test_what_decoders_see_that_do_not_say_that_they_are_causal() -> None:
+    rows, codec = language()
+    config = BloomConfig(vocab_size=len(codec.processor), hidden_size=16, n_layer=2, n_head=2)
+    model = BloomForCausalLM(config).eval()
+    view = view_of(model, rows, codec)
+    with examined(model):
+        view.find_maps()
+        look = view.look(list(view.features))
+        assert [place.causal for place in view.places] == [True, True]
+        maps = plain(model, view, "2", output_attentions=True).attentions[1][0]
+    for head, rows_T in zip(look.entropies[1][2], maps, strict=True):
+        shares = [entropy(p) / math.log(t + 1) for t, p in enumerate(rows_T) if t]
+        assert float(head) == pytest.approx(sum(shares) / len(shares), abs=1e-5)
+
+
+@torch.no_grad()
+def test_windows_that_look_both_ways() -> None:
+    """Seen are `local_attention // 2` keys to either side, and its own."""
+    rows, codec = texts()
+    marks = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = ModernBertConfig(vocab_size=len(codec.processor), local_attention=6, **sizes, **marks)
+    model = ModernBertForSequenceClassification(config).eval()
+    view = view_of(model, rows, codec)
+    with examined(model):
+        view.find_maps()
+        look = view.look(list(view.features))
+        maps = plain(model, view, "5", output_attentions=True).attentions
+    count = view.features["5"].length
+    near = [min(t, 3) + 1 + min(count - 1 - t, 3) for t in range(count)]
+    assert min(near) < max(near) < count
+    for found, layer, seen in zip(look.entropies, maps, ([count] * count, near, near), strict=True):
+        for head, rows_T in zip(found[5], layer[0], strict=True):
+            shares = [entropy(p) / math.log(n) for p, n in zip(rows_T, seen, strict=True)]
+            assert float(head) == pytest.approx(sum(shares) / count, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama", "qwen3-window"])

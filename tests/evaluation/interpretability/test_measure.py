@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    LongformerConfig,
+    LongformerForSequenceClassification,
+)
 
 from limbeck.core.recipe.evaluate import Evaluate, Interpretability
+from limbeck.core.types import Sample
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.interpretability import measure
 from limbeck.evaluation.interpretability.survey import Survey
@@ -17,6 +24,7 @@ from limbeck.evaluation.interpretability.view import View, examined
 from limbeck.models.compact.config import CompactConfig
 from limbeck.models.compact.modeling import CompactForCausalLM
 from limbeck.tasks._text import train_bpe
+from limbeck.tasks.text_classification import TextClassification
 from tests.evaluation.interpretability.rows import language, model_for, pictures, texts
 
 
@@ -123,7 +131,8 @@ def test_other_tokens_are_said_and_layers_compared_all_the_same() -> None:
     assert "agreement" not in book.details["attention"]
     assert "divergence" not in book.details
     assert len(notes) == 2
-    assert all("other tokens" in note for note in notes)
+    assert ["other positions" in note for note in notes] == [True, False]
+    assert ["other tokens" in note for note in notes] == [False, True]
 
 
 def test_our_own_models_give_no_maps() -> None:
@@ -133,7 +142,7 @@ def test_our_own_models_give_no_maps() -> None:
     student = CompactForCausalLM(config).eval()
     book, notes = run({"teacher": (model_for("llama", codec).float(), codec), "student": (student, codec)}, rows)
     assert ("student", "cka_mean_best") in figures(book)
-    assert [note for note in notes if note.startswith("attention of student (CompactForCausalLM)")] == notes
+    assert notes == ["attention of student (CompactForCausalLM): none of its 2 layers gave a map of all positions"]
     assert {row["model"] for row in book.details["lens"]} == {"teacher", "student"}
 
 
@@ -163,6 +172,47 @@ def test_too_few_rows_for_cka_are_noted() -> None:
     book, notes = run({"teacher": (model, codec), "student": (model, codec)}, rows)
     assert "cka" not in book.details
     assert notes == ["CKA of student with the teacher: 3 rows, and 4 are needed"]
+
+
+def test_rows_of_one_token_have_nothing_to_choose_from() -> None:
+    rows = [Sample(str(i), {"text": "abcd"[i]}, "xy"[i % 2]) for i in range(4)]
+    codec = TextClassification().codec(train_bpe(["abcd"], 258, {"pad_token": "<pad>"}), ("x", "y"))
+    models = {name: (model_for("bert", codec, seed), codec) for seed, name in enumerate(("teacher", "student"))}
+    assert codec.encode(rows).features[0].length == 1
+    book, notes = run(models, rows)
+    assert {name for _, name in figures(book)} == {"cka_mean_best"}
+    assert notes == [
+        f"attention of {name} (BertForSequenceClassification): no position sees more than one" for name in models
+    ]
+
+
+def test_no_common_row_is_said() -> None:
+    rows, codec = language()
+    short = replace(codec.task, max_length=3).codec(codec.processor, None)
+    models = {"teacher": (model_for("llama", codec), codec), "student": (model_for("llama", short), short)}
+    book, notes = run(models, rows)
+    assert (book.scores, book.details) == ([], {})
+    assert notes == ["layers and attention: there is no row that all models can read"]
+
+
+def test_layers_that_pad_on_their_own_are_said() -> None:
+    rows, codec = texts()
+    config = LongformerConfig(
+        vocab_size=len(codec.processor),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        attention_window=[8, 8],
+    )
+    odd = LongformerForSequenceClassification(config).eval()
+    book, notes = run({"teacher": (model_for("bert", codec), codec), "student": (odd, codec)}, rows)
+    assert set(figures(book)) == {("teacher", "attention_entropy")}
+    called = "student (LongformerForSequenceClassification)"
+    assert notes == [
+        f"attention of {called}: none of its 2 layers gave a map of all positions",
+        f"layers of {called}: its layers hold other positions than the rows have",
+    ]
 
 
 def test_a_layer_that_runs_twice_is_said() -> None:

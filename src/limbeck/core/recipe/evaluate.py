@@ -65,10 +65,16 @@ class Evaluate(Section):
     """Use this many of them, drawn by the data's seed."""
     max_new_tokens: Positive = 256
     """Longest answer of a language model."""
+    samples: Positive | None = None
+    """Answers drawn from each language model to every row, beside its greedy one, for pass@k and the majority vote."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the answers that are drawn."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Those are drawn from the likeliest tokens that hold this much of the probability."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Level of every interval."""
     resamples: Annotated[int, Field(ge=100)] = 10_000
-    """Bootstrap draws behind an interval."""
+    """Bootstrap draws behind an interval that is taken by them: all but those of shares of rows."""
     latency_runs: Annotated[int, Field(ge=2)] = 50
     """Timed single requests per model, taken in turns."""
     metrics: list[AnyMetric] | None = None

@@ -58,6 +58,9 @@ class Training(Optimization):
     gradient_cosine_steps: Annotated[int, Field(gt=0)] | None = None
     """Every so many steps, write down how large each term's gradient is and whether they point the same way, for
     `limbeck doctor`: one more forward and backward pass a term. Left out: never."""
+    generations: Annotated[int, Field(ge=0)] = 2
+    """Validation prompts that a language model answers after each validation, for `limbeck watch`. Nothing is learned
+    from them; 0: none."""
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab"]] = []
     """Trackers, by Accelerate's names."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+HAN = re.compile(r"[\u4e00-\u9fff]")
+"""A Chinese character."""
 _CHINESE_NUMERALS = "零〇一二三四五六七八九十百千万亿两半几第"
 _HELD = re.compile(
     r"<[^<>]*>|`[^`]*`|\\[A-Za-z]+|\$[^$]*\$"  # tags, code, formulas
     r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"  # the letters of choices and of unknowns
     rf"|[{_CHINESE_NUMERALS}]+"
     r"|[^\s\u4e00-\u9fff]*\d[^\s\u4e00-\u9fff]*"  # numbers with their signs and units
-    r"|(?i:\b(?:not?|never|none|nothing|without|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|(?i:\b(?:not?|nor|cannot|never|neither|nobody|none|nothing|nowhere|without"
+    r"|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
     r"|[a-z]+teen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|half|twice"
     r"|double|triple|dozen|third|quarter|more|fewer|less|than)\b)|n['’]t\b|不|没|未|非|多|少|倍"  # noqa: RUF001
 )

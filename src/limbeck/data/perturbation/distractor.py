@@ -10,8 +10,8 @@ import numpy as np
 from limbeck.core.parts import part
 from limbeck.core.types import Sample
 from limbeck.data.perturbation._base import Graded, Refused, asking, question_of
+from limbeck.data.perturbation._parts import HAN
 
-_HAN = re.compile(r"[\u4e00-\u9fff]")
 _CLAUSE = re.compile(r"(?:[^.!?。！？\n]|\.(?=\d)|(?:(?<=Mr)|(?<=Mrs)|(?<=Ms)|(?<=Dr)|(?<=St))\.)*[?？]")
 _ENGLISH = (
     ("lighthouse", "A lighthouse on the coast was painted {n} years ago."),
@@ -61,7 +61,7 @@ class Distractor(Graded):
         clauses = list(_CLAUSE.finditer(question))
         if not clauses:
             return Refused("no_question")
-        is_chinese = _HAN.search(question) is not None
+        is_chinese = HAN.search(question) is not None
         strange = [text for thing, text in (_CHINESE if is_chinese else _ENGLISH) if thing not in question.lower()]
         if len(strange) < self.severity:
             return Refused("nothing_irrelevant")

@@ -7,8 +7,8 @@ import numpy as np
 from limbeck.core.parts import part
 from limbeck.core.types import Sample
 from limbeck.data.augmentation.homophone import Homophone
-from limbeck.data.perturbation._base import Graded, Refused, rewritten
-from limbeck.data.perturbation._parts import around_held
+from limbeck.data.perturbation._base import Graded, Refused, question_of, rewritten
+from limbeck.data.perturbation._parts import HAN, around_held
 
 
 @part
@@ -23,5 +23,7 @@ class Homophones(Graded):
     """Whether the tone must be the same too."""
 
     def change(self, sample: Sample, draws: np.random.Generator) -> Sample | Refused:
+        if not HAN.search(question_of(sample) or ""):
+            return Refused("no_chinese")  # before it is asked for what reads Chinese
         slips = Homophone(rate=0.04 * self.severity, same_tone=self.same_tone)
         return rewritten(sample, lambda text: around_held(text, lambda stretch: slips.text(stretch, draws)))

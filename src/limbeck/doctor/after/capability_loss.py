@@ -12,7 +12,8 @@ from limbeck.doctor._base import AfterCheck, Finding, Severity
 from limbeck.doctor.run import Run
 
 _MORE = (
-    "stages.X.epochs=..., a larger student, more rows (`generate`), or a first stage on layers (hidden, attention_maps)"
+    "stages.{0}.epochs more, a larger student, more rows (`generate`), or a first stage on layers (hidden, "
+    "attention_maps)"
 )
 
 
@@ -49,11 +50,13 @@ class CapabilityLoss(AfterCheck):
         if kept is not None and (kept["high"] if kept["high"] is not None else kept["value"]) < self.least_kept:
             severity: Severity = "error" if kept["value"] < self.least_kept / 2 else "warning"
             evidence = f"{kept['value']:.1%} of the teacher's score, interval {_range(kept)}, on {kept['n']} rows"
-            yield self.found(severity, "the student has lost much of what its teacher can do", evidence, _MORE)
+            change = _MORE.format(run.last_stage)
+            yield self.found(severity, "the student has lost much of what its teacher can do", evidence, change)
         mine, its = (run.find(model, "perplexity") for model in ("student", "teacher"))
         if kept is None and mine is not None and its is not None and mine["value"] > self.perplexity * its["value"]:
             evidence = f"perplexity {mine['value']:.3g}, the teacher's {its['value']:.3g}"
-            yield self.found("warning", "the student predicts far worse than its teacher", evidence, _MORE)
+            change = _MORE.format(run.last_stage)
+            yield self.found("warning", "the student predicts far worse than its teacher", evidence, change)
 
     def _slices(self, run: Run) -> Iterator[Finding]:
         """Slices whose loss is no chance; `details/slices` says it against the teacher, corrected for their number."""

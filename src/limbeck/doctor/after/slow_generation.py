@@ -11,6 +11,9 @@ from limbeck.core.parts import part
 from limbeck.doctor._base import AfterCheck, Finding
 from limbeck.doctor.run import Run, StageLog
 
+_WRITERS = ("CausalLM", "ConditionalGeneration")
+"""Ends of transformers' class names; a model that only classifies needs no cache."""
+
 
 @part
 class SlowGeneration(AfterCheck):
@@ -21,7 +24,9 @@ class SlowGeneration(AfterCheck):
 
     def look(self, run: Run) -> Iterator[Finding]:
         path = run.path / "train" / "student" / "config.json"
-        if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("use_cache") is False:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        writes = any(name.endswith(_WRITERS) for name in config.get("architectures") or ())
+        if writes and config.get("use_cache") is False:
             evidence = "use_cache is false in its config, so that every token costs a pass over all before it"
             change = "student.config.use_cache=true, or set it in the config.json of the model it is made from"
             yield self.found("warning", "the student writes without a key-value cache", evidence, change)

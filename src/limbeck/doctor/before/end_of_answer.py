@@ -24,6 +24,8 @@ class EndOfAnswer(BeforeCheck):
         names = ", ".join(codec.processor.convert_ids_to_tokens(sorted(ends)))
         for stage in plan.recipe.stages:
             last = [_last(f.values["labels"]) for f in plan.encoded(stage, plan.student).features]
+            if not last:  # `lengths` says why
+                continue
             without = sum(token not in ends for token in last)
             told = f"{len(last) - without:,} of {len(last):,} rows end with {names}"
             if without == len(last):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -57,8 +58,8 @@ class TeacherEndpoint(BeforeCheck):
                 body = reply.read(10_000_000)
         except HTTPError as error:
             return self._refused(where, endpoint, error.code, url)
-        except (URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
+        except (URLError, OSError, HTTPException) as error:
+            reason = getattr(error, "reason", error) or type(error).__name__
             change = f"start the server, or {where}.base_url=..."
             return self.found("error", f"{where} cannot be reached", f"GET {url}: {reason}", change)
         return self._listed(where, endpoint, body, url)

@@ -29,6 +29,8 @@ class Template(BeforeCheck):
         way = "chat template" if codec.chat else "plain prompt and answer"
         for stage in plan.recipe.stages:
             seen = plan.encoded(stage, plan.student).features[: self.rows]
+            if not seen:  # `lengths` says why
+                continue
             thoughts = [f for f in seen if CLOSE in str(_sample(f).target)]
             if thoughts and codec.task.reasoning == "drop":
                 evidence = f"{len(thoughts)} of {len(seen)} rows have one"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from limbeck.core.parts import part
 from limbeck.doctor._base import BeforeCheck, Finding
 from limbeck.doctor.figures import in_time
-from limbeck.doctor.plan import Plan, Writing
+from limbeck.doctor.plan import Plan, Writing, called
 
 
 @part
@@ -17,7 +17,7 @@ class TimeAndCost(BeforeCheck):
     def look(self, plan: Plan) -> Iterator[Finding]:
         for each in plan.writing():
             yield self.ok(f"generate ({each.stage}): {each.model}", _cost(each))
-        steps = {stage.name: plan.steps(stage) for _, stage in plan.trained}
+        steps = {called(reader, stage): plan.steps(stage) for reader, stage in plan.trained}
         told = ", ".join(f"{name} {count:,} steps" for name, count in steps.items())
         if plan.recipe.baseline:
             told += ", and as many again for the baseline"

@@ -6,7 +6,6 @@ What cannot be measured on a machine is left out, and said.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +42,6 @@ def measure(
     book: Book,
     *,
     runs: int,
-    folders: Mapping[str, Path] | None = None,
 ) -> list[str]:
     """Write down what models cost: scores, and the detail `speed`.
 
@@ -55,7 +53,6 @@ def measure(
         plan: batch sizes, time and price.
         book: takes the figures.
         runs: timed single requests per model, in turns.
-        folders: by name, where a model's weights are stored.
 
     Returns:
         What could not be measured, a line each.
@@ -64,7 +61,7 @@ def measure(
     asked = {name: Requests(model, codec, few) for name, (model, codec) in models.items()}
     notes: list[str] = []
     for name, requests in asked.items():
-        notes += _size(name, requests, (folders or {}).get(name), book)
+        notes += _size(name, requests, book)
     times = _latency(asked, plan, runs, book)
     _compare(asked, times, book)
     notes += _throughput(asked, plan, book)
@@ -79,15 +76,14 @@ def _readable(models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample]
     return [sample for sample in samples if all(sample.id in ids for ids in read)]
 
 
-def _size(name: str, requests: Requests, folder: Path | None, book: Book) -> list[str]:
-    model, notes = requests.model, []
+def _size(name: str, requests: Requests, book: Book) -> list[str]:
+    model, notes = requests.model, list[str]()
     book.exact(name, AXIS, "parameters", "parameters", parameters(model), 1)
     book.exact(name, AXIS, "bytes", "bytes", weight_bytes(model), 1)
-    if folder is not None:
-        if (stored := stored_bytes(folder)) is None:
-            notes.append(f"bytes on disk of {name}: its folder holds no weights")
-        else:
-            book.exact(name, AXIS, "bytes_on_disk", "bytes", stored, 1)
+    if (stored := stored_bytes(model)) is None:
+        notes.append(f"bytes on disk of {name}: the files that it was read from are not known")
+    else:
+        book.exact(name, AXIS, "bytes_on_disk", "bytes", stored, 1)
     if unseen := uncounted(model):
         notes.append(f"operations of {name}: attention of the kind {', '.join(unseen)} cannot be counted")
     else:
@@ -154,8 +150,11 @@ def _energy(asked: Mapping[str, Requests], plan: Speed, book: Book) -> list[str]
         try:
             counters = meters(requests.device)
         except NotMeasured as why:
-            reasons[f"energy: {why}"] = None
+            reasons[f"energy not measured: {why}"] = None
             continue
         energy, count = joules(requests.single(), counters, plan.seconds)
-        book.exact(name, AXIS, "energy_per_1000", "J", 1000 * energy / count, count)
+        if energy:
+            book.exact(name, AXIS, "energy_per_1000", "J", 1000 * energy / count, count)
+        else:
+            reasons[f"energy of {name} not measured: its counter did not move within {plan.seconds:g} s"] = None
     return list(reasons)

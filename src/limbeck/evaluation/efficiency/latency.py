@@ -70,7 +70,7 @@ class Pace:
         batches: how many were timed.
         seconds: how long they took.
         cpu_seconds: how long they kept CPU cores busy.
-        fits: whether memory is enough for one.
+        fits: whether memory was enough for all of them.
     """
 
     batch_size: int
@@ -88,13 +88,18 @@ class Pace:
         """Whether another batch is to be timed: at least one is, and more while the next is likely to end in time."""
         return self.fits and (not self.batches or self.seconds * (1 + 1 / self.batches) <= seconds)
 
-    def take(self, request: Request) -> None:
-        """Time the next batch."""
+    def take(self, request: Request, timed: bool = True) -> None:
+        """Send the next batch, and take its time; memory may be too small for this one, where it was not before."""
         began, cpu = time.perf_counter(), time.process_time()
-        answered(request, self.batches)
-        self.seconds += time.perf_counter() - began
-        self.cpu_seconds += time.process_time() - cpu
-        self.batches += 1
+        try:
+            answered(request, self.batches)
+        except torch.OutOfMemoryError:
+            self.fits = False
+            return
+        if timed:
+            self.seconds += time.perf_counter() - began
+            self.cpu_seconds += time.process_time() - cpu
+            self.batches += 1
 
 
 def paces(requests: Mapping[str, Request], batch_size: int, seconds: float) -> dict[str, Pace]:
@@ -107,10 +112,7 @@ def paces(requests: Mapping[str, Request], batch_size: int, seconds: float) -> d
     """
     found = {name: Pace(batch_size) for name in requests}
     for name, request in requests.items():
-        try:
-            answered(request, 0)
-        except torch.OutOfMemoryError:
-            found[name].fits = False
+        found[name].take(request, timed=False)
     while going := [name for name, pace in found.items() if pace.ends_within(seconds)]:
         for name in going:
             found[name].take(requests[name])

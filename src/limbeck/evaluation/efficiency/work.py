@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck.core.types import Batch, Head, Needs
 from limbeck.models.heads import signal
+from limbeck.models.load import weight_files
 from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def stored_bytes(folder: Path) -> int | None:
-    """Bytes of the weight files in a folder; of the safetensors alone where there are any. None: there are none."""
-    for pattern in ("*.safetensors", "*.bin"):
-        if sizes := [file.stat().st_size for file in folder.glob(pattern)]:
-            return sum(sizes)
-    return None
+def stored_bytes(model: PreTrainedModel | EnsembleModel) -> int | None:
+    """Bytes of the files that a model's weights were read from, those of all its members; None: some have none."""
+    members = model.models if isinstance(model, EnsembleModel) else [model]
+    files = [weight_files(cast("PreTrainedModel", member)) for member in members]
+    return sum(file.stat().st_size for each in files for file in each) if all(files) else None
 
 
 def flops(model: PreTrainedModel | EnsembleModel, batch: Batch) -> int:

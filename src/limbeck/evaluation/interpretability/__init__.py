@@ -77,9 +77,12 @@ def measure(
             [i for i in some if all(i in view.features for view in views.values())]
             for some in ([s.id for s in drawn], close)
         )
-        survey = Survey(views, ids, notes)
-        survey.run(batch_size)
-        survey.write(book)
+        if ids:
+            survey = Survey(views, ids, notes)
+            survey.run(batch_size)
+            survey.write(book)
+        else:
+            notes.append("layers and attention: there is no row that all models can read")
         _look_closer(views, close[: plan.examples], book, notes)
     return notes
 
@@ -90,13 +93,10 @@ def _view(name: str, model: PreTrainedModel, codec: Codec, samples: Sequence[Sam
     except ModelError as error:
         notes.append(f"layers of {name}: {error.what}")
         return None
-    try:
-        view.find_maps()
-    except ModelError as error:
-        notes.append(f"attention of {view.called}: {error.what}")
-    else:
-        if not view.places:
-            notes.append(f"attention of {view.called}: its layers give no maps")
+    view.find_maps()
+    if view.features and len(view.places) < len(view.layers):
+        found = f"{len(view.places) or 'none'} of its {len(view.layers)} layers"
+        notes.append(f"attention of {view.called}: {found} gave a map of all positions")
     return view
 
 

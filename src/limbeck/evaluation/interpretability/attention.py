@@ -41,7 +41,7 @@ class Place:
         heads: how many.
         positions: of the rows that it was found with.
         causal: whether a query sees no later key.
-        window: the keys up to and with its own that a query sees; None: all.
+        window: how many keys a query sees to either side that it looks to, its own with them; None: all.
     """
 
     layer: str
@@ -58,14 +58,11 @@ class Place:
             batch: the rows.
             positions: T.
         """
-        mask = batch.inputs.get("attention_mask")
-        if mask is not None and mask.ndim == 4:
-            return mask[:, 0] == 0
         at_T = torch.arange(positions, device=batch.labels.device)
         behind_TT = at_T[:, None] - at_T[None, :]
         seen_TT = behind_TT >= 0 if self.causal else torch.ones_like(behind_TT, dtype=torch.bool)
         if self.window is not None:
-            seen_TT = seen_TT & (behind_TT < self.window)
+            seen_TT = seen_TT & (behind_TT.abs() < self.window)
         return real_positions(batch, positions)[:, None, :] & seen_TT
 
 
@@ -77,9 +74,6 @@ def find_places(model: PreTrainedModel, layers: Sequence[str], batch: Batch) -> 
         model: with eager attention, in evaluation mode.
         layers: full names.
         batch: a few rows to run.
-
-    Raises:
-        ModelError: a module looks both ways within a window, and which keys it sees is not known here.
     """
     found: dict[str, Place] = {}
 
@@ -87,7 +81,7 @@ def find_places(model: PreTrainedModel, layers: Sequence[str], batch: Batch) -> 
         def read(module: Any, given: Any, output: Any) -> None:
             for index, value in enumerate(output if isinstance(output, tuple | list) else ()):
                 if layer not in found and index and _is_map(value, batch):
-                    found[layer] = _place(model, layer, f"{path}:output.{index}", module, value)
+                    found[layer] = _place(model, layer, f"{path}:output.{index}", module, value, batch)
 
         return read
 
@@ -115,12 +109,14 @@ def _is_map(value: Any, batch: Batch) -> bool:
     return bool(((sums_BAT - 1).abs() < ROUNDING).all())
 
 
-def _place(model: PreTrainedModel, layer: str, tap: str, module: Any, maps_BATT: Tensor) -> Place:
-    causal, config = bool(getattr(module, "is_causal", False)), model.config.get_text_config()
+def _place(model: PreTrainedModel, layer: str, tap: str, module: Any, maps_BATT: Tensor, batch: Batch) -> Place:
+    # Some decoders do not say that they are causal. Who looks both ways puts more than nothing on what comes later.
+    real_BT = real_positions(batch, maps_BATT.shape[-1])
+    looks_ahead = maps_BATT.masked_fill(~real_BT[:, None, :, None], 0).triu(1).any()
+    causal = bool(getattr(module, "is_causal", False)) or (real_BT.shape[1] > 1 and not looks_ahead)
+    config = model.config.get_text_config()
     every = None if getattr(config, "layer_types", None) else getattr(config, "sliding_window", None)
     window = getattr(module, "sliding_window", every if causal else None)
-    if window is not None and not causal:
-        raise ModelError("layers look both ways within a window", got=layer, allowed="full or causal attention")
     return Place(layer, tap, maps_BATT.shape[1], maps_BATT.shape[-1], causal, window)
 
 

@@ -9,6 +9,7 @@ Shapes: T positions, D width, V vocabulary or classes.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import Any
 
 import torch
@@ -40,8 +41,9 @@ def path_of(view: View, sample: str) -> list[dict[str, Any]]:
         nostalgebraist, interpreting GPT: the logit lens, 2020, lesswrong.com/posts/AcKRB8wDpdaN6v6ru.
     """
     batch = view.batch([sample])
+    place = asked_for(view.codec, batch.labels[0]) if isinstance(view.codec, CausalCodec) else None
     with Taps(view.model, view.layers) as taps:
-        said = _said(view, batch)
+        said = _said(view, batch, place)
     held = taps.features()
     if len({value.shape for value in held.values()}) > 1:
         raise ModelError("its layers give tensors of different shapes")
@@ -51,7 +53,7 @@ def path_of(view: View, sample: str) -> list[dict[str, Any]]:
         if layer != view.layers[-1]:
             hook = last.register_forward_hook(_instead(held[layer]))
             try:
-                said_V = _said(view, batch)
+                said_V = _said(view, batch, place)
             finally:
                 hook.remove()
         else:
@@ -68,12 +70,11 @@ def _instead(held: Tensor) -> Any:
     return give
 
 
-def _said(view: View, batch: Batch) -> Tensor:
-    """The logits of the one answer that is looked at, [V], in at least float32."""
+def _said(view: View, batch: Batch, place: int | None) -> Tensor:
+    """The logits of the one answer that is looked at, [V], in at least float32; a language model's at a place."""
     dist = signal(view.model, batch, Needs(dist=True)).dist
     if isinstance(dist, Head):
-        assert isinstance(view.codec, CausalCodec)
-        hidden_D = dist.hidden[0, asked_for(view.codec, batch.labels[0])].to(dist.weight.dtype)
+        hidden_D = dist.hidden[0, place].to(dist.weight.dtype)
         logits_V = torch.nn.functional.linear(hidden_D, dist.weight, dist.bias)
     else:
         assert isinstance(dist, Dense)
@@ -93,7 +94,7 @@ def asked_for(codec: CausalCodec, labels_T: Tensor) -> int:
     hits = list(re.finditer(codec.task.answer_pattern or "(?!)", codec.processor.decode(ids)))
     if hits:
         begins = hits[-1].start(1)
-        first = next(i for i in range(len(ids)) if len(codec.processor.decode(ids[: i + 1])) > begins)
+        first = bisect_right(range(len(ids)), begins, key=lambda i: len(codec.processor.decode(ids[: i + 1])))
         return int(places[first])
     return int(places[0])
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limbeck.alignment.cka import LEAST
+from limbeck.alignment.cka import LEAST, StreamingCKA
 from limbeck.core.errors import ModelError
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.interpretability.attention import agreement
-from limbeck.evaluation.interpretability.cka import HeatMap
 from limbeck.evaluation.interpretability.view import Look, View, same_tokens
 from limbeck.evaluation.statistics import mean
 
@@ -38,7 +37,7 @@ class Survey:
         self.views, self.ids, self.notes = views, ids, notes
         self._entropies: dict[str, list[list[Tensor]]] = {name: [] for name in views}
         others = [name for name in views if name != TEACHER and TEACHER in views]
-        self._heat = {name: HeatMap() for name in others}
+        self._cka = {name: StreamingCKA() for name in others}
         self._agreement: dict[str, list[Tensor]] = {name: [] for name in others if self._see_alike(name)}
 
     def _see_alike(self, name: str) -> bool:
@@ -48,7 +47,7 @@ class Survey:
             return False
         alike = one.places[0].positions == teacher.places[0].positions and same_tokens(one, teacher, self.ids)
         if not alike:
-            self.notes.append(f"attention agreement of {name} with the teacher: they read the rows as other tokens")
+            self.notes.append(f"attention agreement of {name} with the teacher: their maps are of other positions")
         return alike
 
     def run(self, batch_size: int) -> None:
@@ -57,7 +56,7 @@ class Survey:
             looks = {name: look for name in list(self.views) if (look := self._look(name, part)) is not None}
             for name, look in looks.items():
                 self._entropies[name].append(look.entropies)
-                if name in self._heat and TEACHER in looks:
+                if name in self._cka and TEACHER in looks:
                     self._compare(name, look, looks[TEACHER])
 
     def _batches(self, most: int) -> Iterator[list[str]]:
@@ -86,7 +85,7 @@ class Survey:
             return None
 
     def _compare(self, name: str, look: Look, teacher: Look) -> None:
-        self._heat[name].update(look.pooled, teacher.pooled)
+        self._cka[name].update(look.pooled, teacher.pooled)
         if name in self._agreement and look.counted_BT is not None and teacher.counted_BT is not None:
             counted_BT = look.counted_BT & teacher.counted_BT
             self._agreement[name].append(agreement(look.maps, teacher.maps, counted_BT).cpu())
@@ -95,16 +94,22 @@ class Survey:
         """Scores, and the details `cka` and `attention`."""
         attention: dict[str, object] = {}
         for name, view in self.views.items():
-            if view.places:
+            if self._chooses(name):
                 attention[name] = self._write_entropy(book, name, view)
-        for name in self._heat:
+            elif view.places:
+                self.notes.append(f"attention of {view.called}: no position sees more than one")
+        for name in self._cka:
             if name in self.views and TEACHER in self.views:
                 self._write_cka(book, name)
-                if name in self._agreement and self.views[name].places and self.views[TEACHER].places:
+                if name in self._agreement and self._chooses(name) and self._chooses(TEACHER):
                     found = self._write_agreement(book, name)
                     attention |= {"agreement": found} if name == STUDENT else {}
         if attention:
             book.details["attention"] = attention
+
+    def _chooses(self, name: str) -> bool:
+        """Whether a model has maps, and in some row a query that counts."""
+        return bool(self.views[name].places) and any(not each[0].isnan().all() for each in self._entropies[name])
 
     def _write_entropy(self, book: Book, name: str, view: View) -> dict[str, object]:
         by_layer = [torch.cat(parts).double() for parts in zip(*self._entropies[name], strict=True)]
@@ -124,7 +129,7 @@ class Survey:
         if len(self.ids) < LEAST:
             self.notes.append(f"CKA of {name} with the teacher: {len(self.ids)} rows, and {LEAST} are needed")
             return
-        cka_SU = self._heat[name].value()
+        cka_SU = self._cka[name].value()
         book.exact(name, AXIS, "cka_mean_best", "ratio", float(cka_SU.amax(1).mean()), len(self.ids))
         if name == STUDENT:
             teacher, student = self.views[TEACHER].layers, self.views[STUDENT].layers
@@ -135,4 +140,5 @@ class Survey:
 def _estimate(book: Book, model: str, name: str, rows_n: Tensor) -> None:
     """The mean over the rows in which a query counts."""
     column = rows_n[~rows_n.isnan()].numpy()
-    book.estimate(model, AXIS, name, "share", mean, np.asarray(column))
+    if len(column):
+        book.estimate(model, AXIS, name, "share", mean, np.asarray(column))

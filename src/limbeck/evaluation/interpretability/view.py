@@ -23,7 +23,7 @@ from limbeck.evaluation.interpretability.attention import (
     over_seen,
     real_positions,
 )
-from limbeck.evaluation.interpretability.cka import pooled
+from limbeck.evaluation.interpretability.pooling import pooled
 from limbeck.models.heads import signal
 from limbeck.models.taps import Taps
 from limbeck.tasks import Codec
@@ -72,7 +72,7 @@ class Look:
     """What is seen in a model on some rows.
 
     Attributes:
-        pooled: by layer, see `cka.pooled`.
+        pooled: by layer, see `pooled`.
         entropies: by layer with maps, of its heads [B, A].
         maps: by layer with maps, the mean over heads [B, T, T].
         counted_BT: the queries that count in all of these; None where there are no maps.
@@ -116,11 +116,7 @@ class View:
         return f"{self.name} ({type(self.model).__name__})"
 
     def find_maps(self) -> None:
-        """Look for attention maps.
-
-        Raises:
-            ModelError: there are some, and what their queries see is not known.
-        """
+        """Look for attention maps."""
         if not self.features:
             return
         few = sorted(self.features, key=lambda i: self.features[i].length)[:PROBE]

@@ -29,6 +29,6 @@ class MajorityVote(Metric):
             right = set()
             for sample, said, ok in zip(table["id"], table["prediction"], table["correct"], strict=True):
                 votes[sample].update([] if said is None else [said])
-                right |= {(sample, said)} if ok else set()
+                right |= {(sample, said)} if ok and said is not None else set()
             found = [(sample, leader(counts, counts.total()).answer) in right for sample, counts in votes.items()]
             book.estimate(name, "accuracy", "majority_vote", "share", mean, np.asarray(found, dtype=float))

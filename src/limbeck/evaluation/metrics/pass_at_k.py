@@ -12,7 +12,7 @@ from limbeck.core.parts import part
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.metrics._base import Metric, Tables
 from limbeck.evaluation.statistics import mean
-from limbeck.verification.pass_at import pass_at
+from limbeck.verification.pass_at import pass_at, tries
 from limbeck.verification.select import Facts
 
 
@@ -25,7 +25,7 @@ class PassAtK(Metric):
     """
 
     ks: tuple[Annotated[int, Field(gt=0)], ...] = ()
-    """How many answers may be tried. Left out: 1, 2, 4, ... up to the answers that every prompt has."""
+    """How many answers may be tried. Left out: 1, 2, 4, ... and all that every prompt has."""
 
     def measure(self, book: Book, tables: Tables) -> None:
         for name, table in tables.draws.items():
@@ -33,7 +33,7 @@ class PassAtK(Metric):
             right = Counter(sample for sample, ok in zip(table["id"], table["correct"], strict=True) if ok)
             facts = [Facts(count, right[sample], 0) for sample, count in answers.items()]
             fewest = min(answers.values())
-            for k in self.ks or [2**i for i in range(fewest.bit_length())]:
+            for k in self.ks or tries(fewest):
                 found = [value for each in facts if (value := pass_at(k, [each])) is not None]
                 if found:
                     book.estimate(name, "accuracy", f"pass_at_{k}", "share", mean, np.asarray(found))

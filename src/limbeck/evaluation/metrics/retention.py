@@ -14,9 +14,9 @@ from limbeck.evaluation.statistics import difference, holm, mcnemar, ratio
 class Retention(Metric):
     """Accuracy beside the teacher's and the baseline's on the same rows: paired bootstrap and McNemar's exact test.
 
-    `kept_of_teacher` is a ratio; `student_minus_teacher` and `student_minus_baseline` are differences of shares, of
-    whatever model the row names. The p values (`mcnemar_p_teacher`, `mcnemar_p_baseline`) are corrected for all the
-    pairs of the table.
+    `kept_of_teacher` is a ratio, absent where the teacher has nothing right; `student_minus_teacher` and
+    `student_minus_baseline` are differences of shares, of whatever model the row names. The p values
+    (`mcnemar_p_teacher`, `mcnemar_p_baseline`) are corrected for all the pairs of the table.
 
     Reference:
         Dietterich, Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms, 1998.
@@ -26,7 +26,7 @@ class Retention(Metric):
 
     def measure(self, book: Book, tables: Tables) -> None:
         models = {name: table.correct for name, table in tables.models.items() if self.fits(table)}
-        if TEACHER in models:
+        if TEACHER in models and models[TEACHER].any():
             for name in (name for name in models if name != TEACHER):
                 book.estimate(name, "comparison", "kept_of_teacher", "ratio", ratio, models[name], models[TEACHER])
         found = []

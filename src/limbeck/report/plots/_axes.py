@@ -9,7 +9,7 @@ from limbeck.report import formats
 from limbeck.report.curves import Curve
 from limbeck.report.facts import MODELS, finite, in_order, model_name
 from limbeck.report.svg import COLOUR, Key
-from limbeck.report.text import readable
+from limbeck.report.text import readable, squeezed
 from limbeck.report.words import Words
 
 if TYPE_CHECKING:
@@ -27,16 +27,23 @@ DEEPEST = 0.5
 _WRITTEN = 14
 """Rows and columns of a heat map up to which its figures are printed in it."""
 
+_NAME = 22
+"""Characters of a name beside an axis."""
 
-def keys_of(models: Sequence[str], say: Words) -> dict[str, Key]:
-    """Colour and dashes of each model, the same in every plot of a page."""
+_ROOM = 8
+"""Columns up to which they are on a phone."""
+
+
+def keys_of(models: Sequence[str], say: Words, marks: bool = False) -> dict[str, Key]:
+    """Colour and dashes of each model, the same in every plot of a page; with the shape of its points or without."""
     found, others = {}, [m for m in in_order(models) if m not in MODELS]
     for model in in_order(models):
+        mark = marker(model, models) if marks else ""
         if model in MODELS:
-            found[model] = Key(model_name(model, say), model, _KNOWN[model])
+            found[model] = Key(model_name(model, say), model, _KNOWN[model], mark)
         else:
             at = others.index(model)
-            found[model] = Key(model, f"term-{at % _TERMS + 1}", DASHES[at // _TERMS % len(DASHES)])
+            found[model] = Key(model, f"term-{at % _TERMS + 1}", DASHES[at // _TERMS % len(DASHES)], mark)
     return found
 
 
@@ -68,7 +75,8 @@ def plain_ticks(axis: Axis, log: bool = False, share: bool = False) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     if log:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        low, high = sorted(axis.get_view_interval())
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=9))
         axis.set_minor_formatter(NullFormatter())
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -89,7 +97,8 @@ def heat(axes: Axes, values: Sequence[Sequence[Any]], columns: Sequence[str], ro
             axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **square))
             if written:
                 style: Any = {"ha": "center", "va": "center", "fontsize": 11, "color": COLOUR["ink"]}
-                axes.text(x, y, f"{value:.2f}", **style)
+                figure = axes.text(x, y, f"{value:.2f}", **style)
+                figure.set_gid("class-roomy" if len(columns) > _ROOM else None)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="x", length=0)
@@ -102,4 +111,6 @@ def heat(axes: Axes, values: Sequence[Sequence[Any]], columns: Sequence[str], ro
 
 def name_ticks(axis: Axis, names: Sequence[str], every: int = 1) -> None:
     """Names in place of 0, 1, 2, ...; every so many of them."""
-    axis.set_ticks(range(0, len(names), every), [readable(name) for name in names[::every]], parse_math=False)
+    axis.set_ticks(
+        range(0, len(names), every), [squeezed(readable(name), _NAME) for name in names[::every]], parse_math=False
+    )

@@ -7,9 +7,9 @@ from typing import Any
 
 from limbeck.report import formats
 from limbeck.report.facts import Facts, finite, in_order, model_name
-from limbeck.report.metrics import name_of
-from limbeck.report.plots._axes import bars, keys_of, line, marker, name_ticks, plain_ticks
-from limbeck.report.svg import COLOUR, SMALL, Key, Plot, canvas, draw, name_axes
+from limbeck.report.metrics import perturbation_name
+from limbeck.report.plots._axes import bars, keys_of, line, name_ticks, plain_ticks
+from limbeck.report.svg import COLOUR, SMALL, Key, Plot, canvas, draw_for_page, name_axes
 from limbeck.report.tables.details import ERRORS
 
 _ROLES = {"both_right": "line", "mended": "term-3", "new": "term-5", "inherited": "teacher", "other_wrong": "term-2"}
@@ -24,7 +24,7 @@ def reliability_plot(facts: Facts) -> Plot | None:
     models = [m for m in bins if bins[m]]
     if not models:
         return None
-    keys = keys_of(facts.models + models, say)
+    keys = keys_of(facts.models + models, say, marks=True)
     figure, axes = canvas(4.4)
     axes.plot([0, 1], [0, 1], color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 3)))
     told = []
@@ -33,8 +33,8 @@ def reliability_plot(facts: Facts) -> Plot | None:
         xs, ys = [b["confidence"] for b in rows], [b["accuracy"] for b in rows]
         bars(axes, xs, [b.get("accuracy_low") for b in rows], [b.get("accuracy_high") for b in rows], keys[model].role)
         line(axes, (xs, ys), keys[model], 1.8)
-        shape = marker(model, facts.models + models)
-        axes.plot(xs, ys, linestyle="", marker=shape, markersize=6, color=COLOUR[keys[model].role], markeredgewidth=0)
+        dots: Any = {"linestyle": "", "marker": keys[model].mark, "markersize": 6, "markeredgewidth": 0}
+        axes.plot(xs, ys, color=COLOUR[keys[model].role], **dots)
         ece = say("plot.reliability.ece", value=formats.text(found[model].get("ece"), formats.share))
         told.append(f"{keys[model].label}: {ece}")
     for axis in (axes.xaxis, axes.yaxis):
@@ -44,7 +44,7 @@ def reliability_plot(facts: Facts) -> Plot | None:
     axes.set_ylim(-0.02, 1.02)
     name_axes(axes, say("axis.confidence"), say("axis.accuracy"))
     description = say("plot.reliability.told", models="; ".join(told))
-    svg = draw(figure, "reliability", say("plot.reliability.title"), description)
+    svg = draw_for_page(figure, "reliability", say("plot.reliability.title"), description)
     drawn = tuple(keys[m] for m in models)
     return Plot("reliability", say("plot.reliability.title"), svg, say("plot.reliability.caption"), drawn, description)
 
@@ -83,9 +83,9 @@ def _robustness(facts: Facts, name: str, at: int, rows: list[dict[str, Any]], li
     axes.set_ylim(limits[0] - pad, limits[1] + pad)
     plain_ticks(axes.yaxis, share=True)
     name_axes(axes, say("axis.severity"), say("axis.accuracy"))
-    title = name_of(name, say)
+    title = perturbation_name(name, say)
     description = say("plot.robustness.told", perturbation=title, curves="; ".join(told))
-    svg = draw(figure, f"robustness-{at}", say("plot.robustness.of", perturbation=title), description)
+    svg = draw_for_page(figure, f"robustness-{at}", say("plot.robustness.of", perturbation=title), description)
     drawn = tuple(keys[m] for m in models) if at == 0 else ()
     return Plot(f"robustness-{at}", title, svg, "", drawn, description)
 
@@ -113,8 +113,8 @@ def errors_plot(facts: Facts) -> Plot | None:
     plain_ticks(axes.xaxis, share=True)
     name_axes(axes, say("axis.rows_share"), say("axis.model"))
     description = say("plot.errors.told", models="; ".join(told))
-    svg = draw(figure, "errors", say("plot.errors.title"), description)
-    keys = tuple(Key(say(f"error.{name}"), _ROLES[name]) for name in ERRORS)
+    svg = draw_for_page(figure, "errors", say("plot.errors.title"), description)
+    keys = tuple(Key(say(f"error.{name}"), _ROLES[name], mark="block", line=False) for name in ERRORS)
     return Plot("errors", say("plot.errors.title"), svg, say("plot.errors.caption"), keys, description)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from math import log10
+from typing import TYPE_CHECKING
 
 from limbeck.report import formats
 from limbeck.report.curves import spread
 from limbeck.report.facts import Facts, Row, finite, model_name
 from limbeck.report.metrics import label, metric, name_of, size_name, value_text, with_interval
-from limbeck.report.plots._axes import bars, keys_of, marker, plain_ticks
-from limbeck.report.svg import COLOUR, Plot, canvas, draw, name_axes
+from limbeck.report.plots._axes import bars, keys_of, plain_ticks
+from limbeck.report.svg import COLOUR, Key, Plot, canvas, draw_for_page, name_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 Point = tuple[str, Row, Row]
+
+_APART = 0.15
+"""Share of the axis that a tick's figure takes on a phone."""
 
 
 def size_plot(facts: Facts) -> Plot | None:
@@ -34,12 +39,14 @@ def size_plot(facts: Facts) -> Plot | None:
     if log:
         axes.set_xscale("log")
     low, high = min(widths), max(widths)
-    room = (high / low) ** 0.45 if log else 0.45 * (high - low) or 0.45 * high
+    room = (high / low) ** 0.2 if log else 0.2 * (high - low) or 0.2 * high
     axes.set_xlim(*((low / room, high * room) if log else (max(0, low - room), high + room)))
     best = front(known)
     _front(axes, best)
+    keys = keys_of(facts.models, say, marks=True)
     for model, x, y in known:
-        _point(axes, facts, model, x, y, [m for m, other, _ in known if 0.98 < other["value"] / x["value"] < 1.02])
+        shared = [m for m, other, _ in known if 0.98 < other["value"] / x["value"] < 1.02]
+        _point(axes, keys[model], x, y, shared.index(model) - (len(shared) - 1) / 2)
     _size_ticks(axes.xaxis, widths, size)
     plain_ticks(axes.yaxis, share=metric(known[0][2]).kind is formats.share)
     axes.margins(y=0.2)
@@ -48,11 +55,12 @@ def size_plot(facts: Facts) -> Plot | None:
     told = [f"{model_name(m, say)}: {unit} {value_text(x, say)}, {called} {with_interval(y, say)}" for m, x, y in known]
     on_front = say.some([model_name(m, say) for m, _, _ in best])
     description = say("plot.size.told", points="; ".join(told), front=on_front)
-    svg = draw(figure, "size", say("plot.size.title"), description)
+    svg = draw_for_page(figure, "size", say("plot.size.title"), description)
     caption = say(f"plot.size.{'down' if metric(known[0][2]).lower_is_better else 'up'}", score=called)
     if any(finite(y.get("low")) and finite(y.get("high")) for _, _, y in known):
         caption += say("plot.bars")
-    return Plot("size", say("plot.size.title"), svg, caption + say("plot.size.line"), description=description)
+    named = [replace(keys[m], label=f"{keys[m].label} {value_text(y, say)}", line=False) for m, _, y in known]
+    return Plot("size", say("plot.size.title"), svg, caption + say("plot.size.line"), tuple(named), description)
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -76,12 +84,16 @@ def _front(axes: Axes, best: Sequence[Point]) -> None:
 
 
 def _size_ticks(axis: Axis, widths: Sequence[float], size: str) -> None:
-    """A tick at every model: the sizes that matter, and no others."""
+    """A tick at every model: the sizes that matter, and no others; less those for whose figures there is no room."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
+    def place(width: float) -> float:
+        return log10(width) if axis.get_scale() == "log" else width
+
+    low, high = axis.get_view_interval()
     apart: list[float] = []
     for width in sorted(widths):
-        if not apart or width > 1.25 * apart[-1]:
+        if not apart or place(width) - place(apart[-1]) > _APART * (place(high) - place(low)):
             apart.append(width)
     axis.set_major_locator(FixedLocator(apart))
     axis.set_minor_locator(NullLocator())
@@ -89,23 +101,17 @@ def _size_ticks(axis: Axis, widths: Sequence[float], size: str) -> None:
     axis.set_major_formatter(lambda value, _: formats.text(float(value), kind))
 
 
-def _point(axes: Axes, facts: Facts, model: str, x: Row, y: Row, shared: list[str]) -> None:
-    """A model's point, its interval and its name; models of one size stand side by side."""
+def _point(axes: Axes, key: Key, x: Row, y: Row, aside: float) -> None:
+    """A model's point and its interval, so many steps aside: models of one size stand side by side."""
     from matplotlib.transforms import ScaledTranslation
 
-    aside = 8.0 * (2 * (len(shared) - 1 - shared.index(model)) - len(shared) + 1)
     figure = axes.get_figure(root=True)
     assert figure is not None
-    at = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
-    role = keys_of(facts.models, facts.say)[model].role
     before = len(axes.lines)
-    bars(axes, [x["value"]], [y.get("low")], [y.get("high")], role)
-    shape = marker(model, facts.models)
-    axes.plot([x["value"]], [y["value"]], marker=shape, markersize=9, color=COLOUR[role], markeredgewidth=0, zorder=4)
+    bars(axes, [x["value"]], [y.get("low")], [y.get("high")], key.role)
+    axes.plot(
+        [x["value"]], [y["value"]], marker=key.mark, markersize=9, color=COLOUR[key.role], markeredgewidth=0, zorder=4
+    )
     for drawn in axes.lines[before:]:
         axes.update_datalim(drawn.get_xydata())
-        drawn.set_transform(at)
-    offset = (aside + 10, 4) if aside >= 0 else (aside - 10, 4)  # above the front, which goes on to the right
-    style: Any = {"va": "bottom", "ha": "left" if aside >= 0 else "right", "fontsize": 12, "color": COLOUR["ink"]}
-    text = f"{model_name(model, facts.say)}  {value_text(y, facts.say)}"
-    axes.annotate(text, (x["value"], y["value"]), xytext=offset, textcoords="offset points", parse_math=False, **style)
+        drawn.set_transform(axes.transData + ScaledTranslation(aside * 16 / 72, 0, figure.dpi_scale_trans))

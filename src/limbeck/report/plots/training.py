@@ -9,7 +9,7 @@ from limbeck.report.curves import POINTS, curve, loss_curves, spread, thin, vali
 from limbeck.report.facts import Facts, finite
 from limbeck.report.metrics import label, metric, value_text
 from limbeck.report.plots._axes import DASHES, keys_of, line, plain_ticks
-from limbeck.report.svg import COLOUR, WIDTH, Key, Plot, canvas, draw, name_axes
+from limbeck.report.svg import COLOUR, NARROW, WIDTH, Key, Plot, canvas, draw_for_page, name_axes
 from limbeck.report.tables.run import kept_checkpoints, stretches
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def loss_plot(facts: Facts, id: str = "loss") -> Plot | None:
     ends = [(name, formats.significant(ys[0]), formats.significant(ys[-1])) for name, (_, ys) in drawn]
     told = "; ".join(say("plot.from_to", name=name, first=first, last=last) for name, first, last in ends)
     description = say("plot.loss.told", span=_span(facts), curves=told)
-    svg = draw(figure, id, say("plot.loss.by_step"), description)
+    svg = draw_for_page(figure, id, say("plot.loss.by_step"), description)
     return Plot(id, say("plot.loss.title"), svg, caption, tuple(keys) if len(keys) > 1 else (), description)
 
 
@@ -75,7 +75,7 @@ def validation_plot(facts: Facts) -> Plot | None:
     called = label({"name": score}, say)
     name_axes(axes, say("axis.step"), say("axis.on_validation", score=called))
     description = say("plot.validation.told", curves="; ".join(told))
-    svg = draw(figure, "validation", say("plot.validation.by_step", score=called), description)
+    svg = draw_for_page(figure, "validation", say("plot.validation.by_step", score=called), description)
     caption = say("plot.validation.caption", score=called)
     if any(kept_checkpoints(evals) for _, _, evals in facts.trainings):
         caption += say("plot.validation.rings")
@@ -116,7 +116,7 @@ def _stages(axes: Axes, rows: list[dict[str, Any]]) -> None:
             place: Any = {"xy": (left, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             style: Any = {"va": "top", "fontsize": 11, "color": COLOUR["muted"], "parse_math": False}
             text = axes.annotate(name, xytext=(7, -6), **place, **style)
-            text.set_gid("class-wide" if room < 12 * len(name) + 12 else None)  # a phone's type is larger
+            text.set_gid("class-roomy" if room * NARROW / WIDTH < 7 * len(name) + 12 else None)
 
 
 def _span(facts: Facts) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from limbeck.report import formats
 from limbeck.report.blocks import Cell, Line, Table
 from limbeck.report.facts import Facts, Row, finite, in_order, model_name
-from limbeck.report.metrics import name_of, shown
+from limbeck.report.metrics import name_of, perturbation_name, shown
 
 WORST = 12
 """Slices that are shown, the worst."""
@@ -17,21 +17,21 @@ ERRORS = ("both_right", "mended", "new", "inherited", "other_wrong")
 
 
 def slices(facts: Facts) -> Table:
-    """Where the student loses most, the worst slices first."""
+    """Where the student loses most, the worst slices first; those where it loses nothing are left to the JSON."""
     say, rows = facts.say, [r for r in facts.details.get("slices") or [] if str(r["model"]) in facts.students]
     lines = []
-    for row in rows[:WORST]:
-        lost = finite(row.get("difference")) and row["difference"] < 0
+    for row in [r for r in rows if finite(r.get("difference")) and r["difference"] < 0][:WORST]:
         decided = finite(row.get("p_holm")) and row["p_holm"] < 0.05
         cells = [Cell(str(row["value"]))]
         if len(facts.students) > 1:
             cells.append(Cell(model_name(str(row["model"]), say)))
         cells += [Cell(formats.text(row.get("n"), formats.count)), _share(row, "score"), _share(row, "rest", "", "")]
-        cells.append(Cell(shown(row.get("difference"), formats.points, say), tone="worse" if lost and decided else ""))
+        cells.append(Cell(shown(row.get("difference"), formats.points, say), tone="worse" if decided else ""))
         cells.append(Cell(formats.text(row.get("p_holm"), formats.probability)))
         lines.append(Line(str(row["column"]), tuple(cells)))
     more = ["model"] * (len(facts.students) > 1)
-    columns = ("slice", "value", *more, "rows", "score", "rest", "difference", "p_holm")
+    beside = "minus_teacher" if facts.has_teacher else "minus_rest"
+    columns = ("slice", "value", *more, "rows", "score", "rest", beside, "p_holm")
     words = {1, 2} if more else {1}
     return Table(say("caption.slices"), tuple(say(f"column.{name}") for name in columns), tuple(lines), words)
 
@@ -116,32 +116,49 @@ def _number(value: Any, name: str) -> Cell:
 
 
 def reliability(facts: Facts) -> Table:
-    """The bins behind the reliability diagram."""
+    """The bins behind the reliability diagram, a column a model."""
     say, found = facts.say, facts.details.get("reliability") or {}
+    models = in_order(found)
+    bins = {m: {(b["low"], b["high"]): b for b in found[m].get("bins") or [] if b.get("n")} for m in models}
     lines = []
-    for model in in_order(found):
-        for each in found[model].get("bins") or []:
-            if not each.get("n"):
-                continue
-            span = f"{formats.significant(each['low'], 2)}{formats.DASH}{formats.significant(each['high'], 2)}"
-            cells = Cell(span), Cell(formats.text(each["n"], formats.count)), _share(each, "confidence", "", "")
-            lines.append(
-                Line(model_name(model, say), (*cells, _share(each, "accuracy", "accuracy_low", "accuracy_high")))
-            )
-    columns = tuple(say(f"column.{name}") for name in ("model", "bin", "rows", "confidence", "accuracy"))
+    for low, high in sorted({span for m in models for span in bins[m]}):
+        span = f"{formats.text(low, formats.share)} {formats.DASH} {formats.text(high, formats.share)}"
+        lines.append(Line(span, tuple(_bin(bins[m].get((low, high)), facts) for m in models)))
+    columns = (say("column.bin"), *(say("column.accuracy_of", model=model_name(m, say)) for m in models))
     return Table(say("caption.reliability"), columns, tuple(lines))
 
 
+def _bin(row: Row | None, facts: Facts) -> Cell:
+    if row is None:
+        return Cell(formats.DASH)
+    right = _share(row, "accuracy", "accuracy_low", "accuracy_high")
+    sure = formats.text(row.get("confidence"), formats.share)
+    return Cell(right.text, f"{right.small} " + facts.say("detail.bin", confidence=sure, n=row["n"]))
+
+
 def severities(facts: Facts) -> Table:
-    """The points behind the robustness curves."""
-    say, lines = facts.say, []
-    for row in facts.details.get("robustness") or []:
-        where = Cell(model_name(str(row["model"]), say)), Cell(formats.text(row.get("severity"), formats.count))
-        rows = Cell(formats.text(row.get("n"), formats.count))
-        stable = _share(row, "stability", "stability_low", "stability_high")
-        lines.append(Line(str(row["perturbation"]), (*where, rows, _share(row, "score"), stable)))
-    columns = ("perturbation", "model", "severity", "rows", "score", "stability")
-    return Table(say("caption.severities"), tuple(say(f"column.{name}") for name in columns), tuple(lines), {1})
+    """The points behind the robustness curves, a column a model."""
+    say, rows = facts.say, facts.details.get("robustness") or []
+    models = in_order(str(row["model"]) for row in rows)
+    at = {(str(row["perturbation"]), row["severity"], str(row["model"])): row for row in rows}
+    lines = []
+    for name, severity in dict.fromkeys((name, severity) for name, severity, _ in at):
+        points = [at.get((name, severity, m)) for m in models]
+        many = " / ".join(dict.fromkeys(formats.text(row.get("n"), formats.count) for row in points if row))
+        told = Cell(formats.text(severity, formats.count) if severity else say("axis.unperturbed")), Cell(many)
+        lines.append(Line(perturbation_name(name, say), (*told, *(_point(row, facts) for row in points))))
+    heads = (say("column.perturbation"), say("column.severity"), say("column.rows"))
+    return Table(say("caption.severities"), (*heads, *(model_name(m, say) for m in models)), tuple(lines))
+
+
+def _point(row: Row | None, facts: Facts) -> Cell:
+    if row is None:
+        return Cell(formats.DASH)
+    score = _share(row, "score")
+    if not finite(row.get("stability")):
+        return score
+    same = facts.say("detail.stability", value=formats.text(row["stability"], formats.share))
+    return Cell(score.text, f"{score.small}, {same}" if score.small else same)
 
 
 def speed(facts: Facts) -> Table:

@@ -55,7 +55,7 @@ def _matrix(facts: Facts, name: str, rows: list[dict[str, Any]], counted: str = 
         same = [r for r in rows if (r["name"], r.get("split")) == (measure, where)]
         by_model = {r["model"]: r for r in same}
         cells = [_cell(by_model.get(m), say) for m in models]
-        lines.append(Line(label(same[0], say), (*cells, _n(same), *([_split(same[0])] * split))))
+        lines.append(Line(label(same[0], say), (*cells, _n(same, split), *([_split(same[0])] * split))))
     heads = (say("column.measure"), *(model_name(m, say) for m in models), say(f"column.{counted}"))
     columns = (*heads, *([say("column.split")] * split))
     return Table(say(f"caption.{name}"), columns, tuple(lines), words={len(columns) - 1} if split else ())
@@ -67,10 +67,10 @@ def _cell(row: Row | None, say: Words) -> Cell:
     return Cell(value_text(row, say), ", ".join(filter(None, (interval_text(row), _reading(row, say)))))
 
 
-def _n(rows: list[dict[str, Any]]) -> Cell:
-    """How many rows or runs are behind a line; models that differ are listed."""
+def _n(rows: list[dict[str, Any]], listed: bool) -> Cell:
+    """How many rows or runs are behind a line; where models differ they are listed, or nothing is said."""
     found = dict.fromkeys(formats.text(r["n"], formats.count) for r in rows if finite(r.get("n")) and r["n"] > 1)
-    return Cell(" / ".join(found) or formats.DASH)
+    return Cell(" / ".join(found) if found and (listed or len(found) == 1) else formats.DASH)
 
 
 def _split(row: Row) -> Cell:

@@ -41,9 +41,9 @@ class Words:
 
 
 @cache
-def words(language: str) -> Words:
-    """The words of a language."""
-    text = files("limbeck.report.words").joinpath(f"{language}.yaml").read_text(encoding="utf-8")
+def words(language: str, package: str = "limbeck.report.words") -> Words:
+    """The words of a language, of the report or of another package with such files."""
+    text = files(package).joinpath(f"{language}.yaml").read_text(encoding="utf-8")
     return Words(language, dict(_flat(yaml.safe_load(text))))
 
 

@@ -1,0 +1,1 @@
+"""Pages on this machine: a run while it goes on, and its models to be asked."""

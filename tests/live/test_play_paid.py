@@ -1,0 +1,107 @@
+"""A model behind an address in the playground: asked where that is wanted, within a budget, and never twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("openai", reason="openai is not installed")
+
+from limbeck.core.artifacts import write_json
+from limbeck.core.errors import RecipeError
+from limbeck.live.opened import Opened
+from tests.live.playing import client, events, trained
+from tests.pipeline.endpoint import Endpoint, serving
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained("causal-lm", tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("TEACHER_API_KEY", KEY)
+    with serving(lambda body: f"1+1=2.\n#### {len(body['messages'][-1]['content'])}") as served:
+        yield served
+
+
+def recorded(run: Path, endpoint: Endpoint, folder: Path, **fields: Any) -> Path:
+    """The run as if this teacher had written for it."""
+    moved = folder / "moved"
+    moved.mkdir()
+    (moved / "train").symlink_to(run / "train", target_is_directory=True)
+    recipe = json.loads((run / "recipe.json").read_text())
+    template = {"template": "Think. {prompt}", "budget": {"tokens": 100}, **fields}
+    teacher = {"endpoint": endpoint.section(api_key="TEACHER_API_KEY")}
+    stages = [{"name": "distil", "max_steps": 2, "terms": [{"type": "cross_entropy"}]}]
+    student = {**recipe["student"], "tokenizer": {"train": "bpe", "vocab_size": 300}}
+    recipe |= {"teacher": teacher, "generate": template, "stages": stages, "student": student}
+    write_json(moved / "recipe.json", recipe)
+    return moved
+
+
+def test_a_teacher_that_costs_is_asked_as_when_it_taught(run: Path, endpoint: Endpoint, tmp_path: Path) -> None:
+    opened = Opened(recorded(run, endpoint, tmp_path), budget_tokens=2_000)
+    opened.warm()
+    page = client(opened)
+    shown = page.get("/").text
+    assert 'name="paid"' in shown
+    assert "2,000 tokens" in shown
+    assert {each.get("model") for each in events(page, prompt="1 + 1", max_new_tokens=8)} == {"student", None}
+    assert endpoint.bodies == []
+
+    told = events(page, prompt="1 + 1", max_new_tokens=8, paid="1")
+    said = next(each for each in told if each["event"] == "answered" and each["model"] == "teacher")
+    assert said["prediction"] == "12"
+    assert "1+1=2." in said["text"]
+    assert [(body["messages"][-1]["content"], body["max_tokens"]) for body in endpoint.bodies] == [("Think. 1 + 1", 8)]
+    assert KEY not in shown + json.dumps(told)
+
+    again = events(page, prompt="1 + 1", max_new_tokens=8, paid="1")
+    assert len(endpoint.bodies) == 1
+    assert (
+        "Known from before" in next(each for each in again if each.get("model") == "teacher" and "html" in each)["html"]
+    )
+
+
+def test_the_budget_holds_over_sessions(run: Path, endpoint: Endpoint, tmp_path: Path) -> None:
+    folder = recorded(run, endpoint, tmp_path)
+    for _ in range(2):
+        page = client(Opened(folder, budget_tokens=400))
+        for question in ("1 + 1", "2 + 2", "3 + 3", "4 + 4", "5 + 5", "6 + 6", "7 + 7", "8 + 8"):
+            told = events(page, prompt=question, max_new_tokens=8, paid="1")
+    assert 0 < len(endpoint.bodies) < 8
+    last = next(each for each in told if each.get("model") == "teacher" and "html" in each)
+    assert "its budget does not hold this question" in last["html"]
+    assert "prediction" not in last
+
+
+def test_an_address_may_be_given_beside_the_run_s_models(run: Path, endpoint: Endpoint) -> None:
+    opened = Opened(run, {"big": f"{endpoint.url}#tiny"}, api_key="TEACHER_API_KEY", budget_tokens=2_000)
+    assert [each.name for each in opened.models] == ["teacher", "student", "big"]
+    told = events(client(opened), prompt="1 + 1", max_new_tokens=8, paid="1")
+    assert [each["prediction"] for each in told if each["event"] == "answered"][-1] == "5"
+
+
+def test_what_an_endpoint_refuses_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_API_KEY", KEY)
+    with serving(lambda body: 401) as endpoint:
+        opened = Opened(run, {"big": f"{endpoint.url}#tiny"}, api_key="TEACHER_API_KEY", budget_tokens=2_000)
+        told = events(client(opened), prompt="one more", max_new_tokens=8, paid="1")
+    last = next(each for each in told if each.get("model") == "big" and "html" in each)
+    assert "refuses to answer as tiny" in last["html"]
+    assert KEY not in json.dumps(told)
+
+
+def test_a_classifier_cannot_be_behind_an_address(tmp_path: Path) -> None:
+    made = trained("image-classification", tmp_path)
+    with pytest.raises(RecipeError, match="which gives text"):
+        Opened(made, {"big": "http://127.0.0.1:9/v1#tiny"}, budget_tokens=2_000)
