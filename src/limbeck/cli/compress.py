@@ -46,5 +46,6 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
         right, size = found[model, "accuracy"], found[model, "bytes_on_disk"]
         interval = f"[{right['low']:.2%}, {right['high']:.2%}]"
         typer.echo(f"{model:<11} accuracy {right['value']:.2%} {interval}  {size['value'] / 1e6:.2f} MB")
-    drop, most = found["compressed", "accuracy_drop"]["value"], found["compressed", "accuracy_drop_bound"]["value"]
-    typer.echo(f"fall {drop:.2%}, below {most:.2%}; {right['n']} validation rows\ncompressed  {folder / 'student'}")
+    drop, most = found["compressed", "accuracy_drop"], found["compressed", "accuracy_drop_bound"]
+    typer.echo(f"fall {drop['value']:.2%}, below {most['value']:.2%}; {drop['n']} validation rows")
+    typer.echo(f"compressed  {folder / 'student'}")

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     verifiers = "verifiers"
     filters = "filters"
     metrics = "metrics"
+    compressors = "compressors"
     exporters = "exporters"
     checks = "checks"
 

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.parts import Part, part
 from limbeck.core.recipe.compress import Gate
@@ -27,6 +29,10 @@ class Compressor(Part, ABC):
     """Layers that stay as they are, by name, with `*`: `classifier`, `*.attention.*`."""
     gate: Gate = Gate()
     """What the compressed student is held to."""
+    calibration_samples: int = Field(default=256, gt=0)
+    """Training rows by which ranges are found where they are needed, drawn by the data's seed."""
+    sensitivity: bool = False
+    """Also compress every layer alone, and write down how much each suffers; a refusal does so in any case."""
 
     precision: ClassVar[str]
 

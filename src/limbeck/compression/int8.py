@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from limbeck.compression._base import Compressor, kept, quiet
 from limbeck.compression._graph import floats_of, has_convolutions, layers_of, read
 from limbeck.core.errors import MissingExtra, ModelError
@@ -32,8 +30,6 @@ class Int8(Compressor):
 
     mode: Literal["dynamic", "static"] | None = None
     """How the ranges of activations are known. Left out: static for models with convolutions, else dynamic."""
-    calibration_samples: int = Field(default=256, gt=0)
-    """Training rows that static ranges are taken from, drawn by the data's seed."""
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
     """How a static range is chosen: all values, the least divergence, or without outliers."""
     per_channel: bool = True

@@ -40,12 +40,14 @@ class Tool:
 class Exporter(Part, ABC):
     """A student in another format."""
 
-    name: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
+    # `kw_only` anew: pydantic forgets it of fields that a part inherits from another part.
+
+    name: str | None = Field(default=None, kw_only=True, pattern=r"^\w[\w.-]*$")
     """The folder's name below `export`. Left out: the format's own."""
-    max_difference: float | None = Field(default=None, gt=0)
+    max_difference: float | None = Field(default=None, kw_only=True, gt=0)
     """The most that a logit may differ from the student's on real rows, as a share of the largest one. Left out:
     0.001, and with lower precision anything."""
-    same_answers: float | None = Field(default=None, ge=0, le=1)
+    same_answers: float | None = Field(default=None, kw_only=True, ge=0, le=1)
     """The least share of rows, or of next tokens, with the student's own answer. Left out: 0.99, with lower
     precision 0.97."""
 

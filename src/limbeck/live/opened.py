@@ -24,6 +24,7 @@ from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._teaching import all_teachers, folder_of
 from limbeck.pipeline._writers import WriterAtWork
 from limbeck.pipeline.measure import endpoint_at, placed
+from limbeck.tasks import class_names
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from limbeck.tasks.image_classification import ImageClassification
 from limbeck.tasks.text_classification import TextClassification

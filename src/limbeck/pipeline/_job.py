@@ -19,7 +19,7 @@ from limbeck.data.dataset import Splits, fingerprint, load_splits
 from limbeck.models.load import check_length, folder_digest, load_config, load_model, origin
 from limbeck.tasks import Codec, Encoded, Task, class_names
 from limbeck.training.engine import processes
-from limbeck.training.loop import StageJob
+from limbeck.training.job import StageJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,6 +10,7 @@ Shapes: N rows, C classes.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from scipy.special import softmax
 from limbeck.compression import Compressor
 from limbeck.compression._sensitivity import Hurt, sensitivity
 from limbeck.core.artifacts import Artifact, write_json
-from limbeck.core.errors import BudgetError, RecipeError
+from limbeck.core.errors import BudgetError
 from limbeck.core.parts import config_of
 from limbeck.core.progress import say
 from limbeck.core.recipe.compress import Gate
@@ -32,11 +33,10 @@ from limbeck.evaluation.metrics.calibration import temperature_of
 from limbeck.evaluation.paired import drop_bound
 from limbeck.evaluation.statistics import mean
 from limbeck.exporters._base import copy_beside
-from limbeck.exporters._graph import save, without_traces
+from limbeck.exporters._graph import save, strip
 from limbeck.exporters.onnx import FILE, graph_of
 from limbeck.pipeline._job import RunJob
-from limbeck.runtime import Arrays
-from limbeck.runtime.card import Card, write_card
+from limbeck.runtime.card import Card, weights_in, write_card
 from limbeck.runtime.onnx_runner import OnnxRunner
 from limbeck.runtime.student import ServedStudent, codec_of, runner_of
 from limbeck.tasks import Feature
@@ -47,8 +47,9 @@ BATCH = 16
 """Rows at a time, for calibration and comparison."""
 SHOWN = 5
 """Layers that a refusal names."""
+COMPARED = 256
+"""Rows by which it is told how much a layer suffers."""
 
-Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 
@@ -77,54 +78,107 @@ def compress(job: RunJob, made: Mapping[str, Artifact]) -> Artifact | None:
     """The artifact `compress`; None where the recipe has none.
 
     Args:
-        job: the run.
+        job: the run of a classifier.
         made: the artifacts so far, `train` among them.
 
     Raises:
-        BudgetError: the compressed student is worse than the gate allows; nothing is left behind.
-        RecipeError: the task's students cannot be compressed like this.
+        BudgetError: the compressed student is worse than the gate allows, or too few rows can show that it is not;
+            there is no artifact then.
     """
     part = cast("Compressor | None", job.recipe.compress)
     if part is None:
         return None
-    if job.label_names is None:
-        what = f"`compress: {part.type()}` is for classifiers"
-        raise RecipeError(what, got=job.task.type(), fix="for language models: export: [{type: onnxruntime_genai}]")
     inputs = {"compress": config_of(part), **job.data_inputs()}
     parents = {"train": made["train"]}
     return job.step("compress", inputs, parents, lambda folder: _work(job, part, parents["train"], folder))
 
 
 def _work(job: RunJob, part: Compressor, train: Artifact, folder: Path) -> Mapping[str, Any]:
-    trained = train.path / "student"
-    card = Card(task=config_of(job.task), labels=job.label_names)
-    codec = codec_of(trained, card)
-    before = ServedStudent(card, codec, runner_of(trained, card, codec, "torch"))
-    scratch, target = folder / ".scratch", folder / "student"
-    scratch.mkdir(exist_ok=True)
-    target.mkdir(exist_ok=True)
-    source = scratch / FILE
-    save(graph_of(trained, card, OPSET), source)
-    runner = OnnxRunner(source)
-    rows = [_known(before.arrays(each), runner) for each in _batches(_calibration(job, part, before))]
-    facts = part.compress(source, target / FILE, rows)
-    _clean(target / FILE)
-    copy_beside(trained, target, card)
     held = _drawn(job.splits.validation, part.gate.max_samples, job.recipe.data.seed)
-    features = before.encode(held)
-    targets = np.array([feature.values["label"] for feature in features])
-    was, now = _logits(before, features), _logits(_with(before, target / FILE), features)
-    temperature = temperature_of(softmax(now.astype(np.float64), axis=1), targets)
-    written = replace(card, format="onnx", precision=part.precision, file=FILE, temperature=temperature)
-    write_card(written, target)
-    verdict = judge(part.gate, was.argmax(1), now.argmax(1), targets)
-    _refuse(job, part, before, verdict, source, rows, features)
-    sizes = {"student": _weight(trained), "compressed": _weight(target)}
-    write_json(folder / "scores.json", _scores(job, was.argmax(1) == targets, now.argmax(1) == targets, sizes, verdict))
+    refuse_too_few(part.gate, len(held))
+    bench, target = _Bench(job, part, train.path / "student", held, folder / ".scratch"), folder / "student"
+    shutil.rmtree(target, ignore_errors=True)  # of a try that was killed
+    target.mkdir()
+    facts = part.compress(bench.source, target / FILE, bench.calibration)
+    strip(target / FILE)
+    now = bench.logits(target / FILE)
+    verdict = judge(part.gate, bench.whole.argmax(1), now.argmax(1), bench.targets)
+    if not verdict.passed:
+        say("  refused by the gate; each layer is compressed alone now, to see which suffers")
+        raise _refusal(part, verdict, bench.suffering())
+    temperature = temperature_of(softmax(now.astype(np.float64), axis=1), bench.targets)
+    copy_beside(train.path / "student", target, bench.card)
+    card = replace(bench.card, format="onnx", precision=part.precision, file=FILE, temperature=temperature)
+    write_card(card, target)
+    sizes = {"student": _weight(train.path / "student", bench.card), "compressed": _weight(target, card)}
+    write_json(folder / "scores.json", _scores(job, bench, now, sizes, verdict))
     write_json(folder / "gate.json", {**asdict(verdict), "limits": part.gate.model_dump()})
+    if part.sensitivity:
+        (folder / "details").mkdir(exist_ok=True)
+        write_json(folder / "details" / "sensitivity.json", [asdict(each) for each in bench.suffering()])
     fall = f"accuracy {0.0 - verdict.drop:+.2%} (fall below {verdict.upper:.2%}), same answers {verdict.agreement:.1%}"
     say(f"  {fall}; {sizes['student'] / 1e6:.1f} -> {sizes['compressed'] / 1e6:.1f} MB")
-    return {**facts, "counts": {"rows": verdict.n}, "bytes": sizes}
+    return {**facts, "precision": part.precision, "counts": {"rows": verdict.n}, "bytes": sizes}
+
+
+class _Bench:
+    """A trained student, as a graph that is compressed and as what the compressed ones are compared with.
+
+    Args:
+        job: the run.
+        part: how it is compressed.
+        trained: its folder.
+        held: the rows of the comparison.
+        scratch: takes graphs that are thrown away.
+
+    Attributes:
+        card: of the student as it was trained.
+        source: it as an ONNX file.
+        calibration: training rows for ranges, in batches.
+        targets: what is right, [N].
+        whole: what it says of the rows, [N, C].
+    """
+
+    def __init__(self, job: RunJob, part: Compressor, trained: Path, held: Sequence[Sample], scratch: Path):
+        self.part, self.scratch, self.source = part, scratch, scratch / FILE
+        scratch.mkdir(exist_ok=True)
+        self.card = Card(task=config_of(job.task), labels=job.label_names)
+        self.codec = codec_of(trained, self.card)
+        student = ServedStudent(self.card, self.codec, runner_of(trained, self.card, self.codec, "torch"))
+        self.features = student.encode(held)
+        self.targets = np.array([feature.values["label"] for feature in self.features])
+        self.whole = _logits(student, self.features)
+        save(graph_of(trained, self.card, OPSET), self.source)
+        rows = student.encode(_drawn(job.splits.train, part.calibration_samples, job.recipe.data.seed))
+        known = OnnxRunner(self.source).inputs
+        batches = [student.arrays([rows[i] for i in places]) for places in _batches(rows)]
+        self.calibration = [{name: x for name, x in arrays.items() if name in known} for arrays in batches]
+
+    def logits(self, path: Path, rows: int | None = None) -> Floats:
+        """What a compressed graph says of the rows, or of the first of them, [N, C]."""
+        return _logits(ServedStudent(self.card, self.codec, OnnxRunner(path)), self.features[:rows])
+
+    def suffering(self) -> list[Hurt]:
+        """How much each layer alone suffers, the worst first."""
+        return sensitivity(
+            self.part, self.source, self.scratch, self.calibration, lambda path: self.logits(path, COMPARED)
+        )
+
+
+def refuse_too_few(gate: Gate, n: int) -> None:
+    """Refuse a bound that no student could keep: with so few rows it is above the limit if no answer changes.
+
+    Raises:
+        BudgetError: it could not.
+    """
+    least = drop_bound(*[np.ones(n, dtype=bool)] * 2, gate.confidence)
+    if gate.bound is not None and least > gate.bound:
+        raise BudgetError(
+            f"{n} validation rows are too few for the gate: if the answer to none of them changes, the bound is "
+            f"{least:.4f}",
+            allowed=f"compress.gate.bound {gate.bound:g}",
+            fix="more validation rows, or a wider bound",
+        )
 
 
 def judge(gate: Gate, was: NDArray[np.int64], now: NDArray[np.int64], targets: NDArray[np.int64]) -> Verdict:
@@ -149,45 +203,18 @@ def judge(gate: Gate, was: NDArray[np.int64], now: NDArray[np.int64], targets: N
     return Verdict(not crossed, drop, upper, agreement, len(targets), tuple(crossed))
 
 
-def _refuse(
-    job: RunJob,
-    part: Compressor,
-    before: ServedStudent,
-    verdict: Verdict,
-    source: Path,
-    rows: Sequence[Arrays],
-    features: Sequence[Feature],
-) -> None:
-    """Stop a student that lost too much, and say which layers did it."""
-    if verdict.passed:
-        return
-    least = drop_bound(*[np.ones(verdict.n, dtype=bool)] * 2, part.gate.confidence)
-    if verdict.crossed and verdict.drop <= 0 and part.gate.bound is not None and least > part.gate.bound:
-        raise BudgetError(
-            f"{verdict.n} validation rows are too few for the gate: if none of them changes, the bound is {least:.4f}",
-            got="; ".join(verdict.crossed),
-            fix="give more validation rows, or widen compress.gate.bound",
-        )
-    say("  refused by the gate; each layer is compressed alone now, to see which suffers")
-    few = features[:256]
-    hurt = sensitivity(part, source, source.parent, rows, lambda path: _logits(_with(before, path), few))
-    worst = [each.layer for each in hurt[:SHOWN]]
-    raise BudgetError(
+def _refusal(part: Compressor, verdict: Verdict, hurt: Sequence[Hurt]) -> BudgetError:
+    """What is told of a student that lost too much: how much, and by which layers."""
+    return BudgetError(
         f"the student compressed by {part.type()} is beyond the gate, on {verdict.n} validation rows",
         got="; ".join(verdict.crossed),
         allowed=f"layers that suffer most: {', '.join(_told(each) for each in hurt[:SHOWN])}",
-        fix=f"leave them out: compress.keep=[{', '.join(worst[:2])}]; or widen compress.gate; or train for it",
+        fix=f"leave some out: compress.keep=[{', '.join(each.layer for each in hurt[:2])}]; or widen compress.gate",
     )
 
 
 def _told(hurt: Hurt) -> str:
     return f"{hurt.layer} (KL {hurt.kl:.2g}, {hurt.changed:.1%} of the answers)"
-
-
-def _calibration(job: RunJob, part: Compressor, student: ServedStudent) -> list[Feature]:
-    """Training rows in numbers, by which ranges are found."""
-    count = getattr(part, "calibration_samples", BATCH)
-    return student.encode(_drawn(job.splits.train, count, job.recipe.data.seed))
 
 
 def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:
@@ -197,46 +224,29 @@ def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sampl
     return [samples[i] for i in sorted(places)]
 
 
-def _batches(features: Sequence[Feature]) -> list[Sequence[Feature]]:
-    ordered = sorted(features, key=lambda each: -each.length)
-    return [ordered[i : i + BATCH] for i in range(0, len(ordered), BATCH)]
-
-
-def _known(arrays: Arrays, runner: OnnxRunner) -> Arrays:
-    return {name: x for name, x in arrays.items() if name in runner.inputs}
-
-
-def _with(student: ServedStudent, path: Path) -> ServedStudent:
-    return ServedStudent(student.card, student.codec, OnnxRunner(path))
+def _batches(features: Sequence[Feature]) -> list[list[int]]:
+    """Places of rows of like length, the longest first."""
+    order = sorted(range(len(features)), key=lambda i: -features[i].length)
+    return [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
 
 
 def _logits(student: ServedStudent, features: Sequence[Feature]) -> Floats:
     """What a student says of all rows, [N, C], in their order."""
-    order = sorted(range(len(features)), key=lambda i: -features[i].length)
-    found = [student.logits([features[i] for i in order[k : k + BATCH]]) for k in range(0, len(order), BATCH)]
-    said = np.concatenate(found)
+    places = _batches(features)
+    said = np.concatenate([student.logits([features[i] for i in each]) for each in places])
     back = np.empty_like(said)
-    back[order] = said
+    back[np.concatenate(places)] = said
     return back
 
 
-def _clean(path: Path) -> None:
-    """Take what the exporter noted for programmers out of the graph: it is a third of a small student's bytes."""
-    import onnx
-
-    model = onnx.load(path)
-    without_traces(model)
-    save(model, path)
+def _weight(folder: Path, card: Card) -> int:
+    return sum(each.stat().st_size for each in weights_in(folder, card))
 
 
-def _weight(folder: Path) -> int:
-    """Bytes of a student's weights."""
-    return sum(each.stat().st_size for each in folder.iterdir() if each.suffix in (".safetensors", ".onnx", ".data"))
-
-
-def _scores(job: RunJob, before: Bools, after: Bools, sizes: Mapping[str, int], verdict: Verdict) -> Any:
+def _scores(job: RunJob, bench: _Bench, now: Floats, sizes: Mapping[str, int], verdict: Verdict) -> list[dict[str, Any]]:
     book = Book(job.recipe.evaluate.model_copy(update={"split": "validation"}))
-    for model, right in (("student", before), ("compressed", after)):
+    for model, said in (("student", bench.whole), ("compressed", now)):
+        right = said.argmax(1) == bench.targets
         book.estimate(model, "accuracy", "accuracy", "share", mean, right.astype(float))
         book.exact(model, "efficiency", "bytes_on_disk", "bytes", sizes[model], 1)
     book.exact("compressed", "agreement", "agreement_with_student", "share", verdict.agreement, verdict.n)

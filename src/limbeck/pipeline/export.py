@@ -106,7 +106,7 @@ def trained(job: RunJob, made: Mapping[str, Artifact]) -> Trained:
         rows=job.splits.validation,
         parents={source: made[source]},
         inputs={"temperature": temperature, **job.data_inputs(training=False)},
-        calibrated=temperature is not None,
+        calibrated=source == "compress" or temperature is not None,
     )
 
 

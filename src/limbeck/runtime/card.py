@@ -41,6 +41,14 @@ class Card:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def weights_in(folder: Path, card: Card) -> list[Path]:
+    """The files of a student's folder that hold its weights."""
+    if card.file is None:
+        return sorted(folder.glob("*.safetensors"))
+    path = folder / card.file
+    return [each for each in (path, path.with_name(f"{path.name}.data"), path.with_suffix(".bin")) if each.is_file()]
+
+
 def write_card(card: Card, folder: Path) -> None:
     """Put the card beside the weights."""
     write_json(folder / CARD, asdict(card))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import itertools
 import logging
 import re
 import time
@@ -29,6 +30,7 @@ _PROBES = OPEN | {"/v2/health/ready", "/metrics"}
 """Routes that are answered however much there is to do."""
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _DISCARD_SECONDS = 1.0
+_PROCESS, _COUNT = uuid4().hex[:16], itertools.count(1)
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,6 +38,11 @@ class SlowBody(ServingError):
     """The caller takes too long to send."""
 
     status, code, reason = 408, "DEADLINE_EXCEEDED", "slow"
+
+
+def new_id() -> str:
+    """An id for a request: this process's own number, and a count."""
+    return f"{_PROCESS}-{next(_COUNT)}"
 
 
 def error_response(error: ServingError) -> JSONResponse:
@@ -193,7 +200,7 @@ class _Visit:
     def __init__(self, scope: Scope, send: Send, leaving: bool):
         self.scope, self.began, self.status, self.close_after = scope, time.monotonic(), 0, leaving
         told = Headers(scope=scope).get("x-request-id", "")
-        self.id = told if _REQUEST_ID.fullmatch(told) else uuid4().hex
+        self.id = told if _REQUEST_ID.fullmatch(told) else new_id()
         self._send = send
         scope.setdefault("state", {})["request_id"] = self.id
 

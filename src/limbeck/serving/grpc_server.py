@@ -11,13 +11,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
 
 import grpc
 from grpc import aio
 
 from limbeck.core.errors import LimbeckError
-from limbeck.serving.door import same_token
+from limbeck.serving.door import new_id, same_token
 from limbeck.serving.errors import BadRequest, Draining, Failed, Forbidden, Overloaded, ServingError, Unauthorized
 from limbeck.serving.inference import infer, model_metadata, seconds_of, server_metadata
 from limbeck.serving.logs import ACCESS
@@ -141,7 +140,7 @@ class GrpcServer:
     def _tell(self, name: str, code: str, seconds: float) -> None:
         self._metrics.requests.labels("grpc", name, code).inc()
         self._metrics.seconds.labels("grpc", name).observe(seconds)
-        extra = {"request_id": uuid4().hex, "protocol": "grpc", "route": name, "status": code}
+        extra = {"request_id": new_id(), "protocol": "grpc", "route": name, "status": code}
         ACCESS.info("request", extra=extra | {"ms": round(seconds * 1000, 2)})
 
     async def _live(self, request: Any, context: Any) -> Any:

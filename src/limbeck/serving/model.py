@@ -27,6 +27,8 @@ _SHORTEST = 8
 """Tokens of the first row that warm-up computes; each next one has twice as many."""
 _WARM_SECONDS = 5.0
 """After this warm-up starts nothing more."""
+_QUICK = 2000
+"""Letters that are encoded within a fraction of a millisecond."""
 _LONGEST_TEXT = 100_000
 """Characters; a model reads a few hundred tokens, and a tokenizer would work for seconds on a whole book."""
 
@@ -55,7 +57,8 @@ class Model:
         self._task = task_in(student.card)
         self.roles = {role: must for role, must in self._task.roles.items() if role != "label"}
         self._fill = {"input_ids": getattr(student.codec.processor, "pad_token_id", None) or 0}
-        # One thread, as a tokenizer or an image processor is not to be used by two at a time.
+        # A tokenizer or an image processor is not to be used by two threads at a time.
+        self._reading = threading.RLock()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{name}")
         self._encoding = 0  # rows; of the event loop alone
         self._leases, self._returned = 0, threading.Condition()
@@ -101,12 +104,13 @@ class Model:
         if any(isinstance(value, str) and len(value) > _LONGEST_TEXT for each in fields for value in each.values()):
             raise TooLarge(f"a text has more than {_LONGEST_TEXT} characters")
         label = self.student.labels[0]  # a task reads whole rows; nobody looks at this one
-        try:
-            read = [self._task.read({**each, "label": label}, f"input {i}") for i, each in enumerate(fields)]
-            features = self.student.encode([Sample(str(i), inputs, label) for i, (inputs, _, _) in enumerate(read)])
-        except DataError as error:
-            raise BadRequest(error.what, got=error.got, fix=error.fix) from error
-        return [split(self.student.arrays([feature]))[0] for feature in features]
+        with self._reading:
+            try:
+                read = [self._task.read({**each, "label": label}, f"input {i}") for i, each in enumerate(fields)]
+                features = self.student.encode([Sample(str(i), inputs, label) for i, (inputs, _, _) in enumerate(read)])
+            except DataError as error:
+                raise BadRequest(error.what, got=error.got, fix=error.fix) from error
+            return [split(self.student.arrays([feature]))[0] for feature in features]
 
     async def ask(self, fields: Sequence[Mapping[str, Any]], seconds: float | None = None) -> dict[str, Any]:
         """The model's outputs for plain inputs, by name, one a row.
@@ -125,12 +129,7 @@ class Model:
         self.engine.check(self._encoding + len(fields))  # no work is put into what would be refused
         self._encoding += len(fields)
         try:
-            loop = asyncio.get_running_loop()
-            rows = await asyncio.wait_for(
-                loop.run_in_executor(self._encoder, self.encode, fields), end - time.monotonic()
-            )
-        except TimeoutError as error:
-            raise Expired("the deadline passed while the request was read") from error
+            rows = await self._encoded(fields, end - time.monotonic())
         finally:
             self._encoding -= len(fields)
         return await self._answer(rows, end - time.monotonic())
@@ -167,6 +166,20 @@ class Model:
         done = self.engine.drain(max(0.0, end - time.monotonic()))
         self._encoder.shutdown(wait=False, cancel_futures=True)
         return idle and done
+
+    async def _encoded(self, fields: Sequence[Mapping[str, Any]], seconds: float) -> list[Row]:
+        """The rows: of short texts at once, which is quicker than to wait for a thread's turn; of others in one."""
+        letters = sum(len(value) if isinstance(value, str) else _QUICK for each in fields for value in each.values())
+        if letters < _QUICK and self._reading.acquire(blocking=False):
+            try:
+                return self.encode(fields)
+            finally:
+                self._reading.release()
+        reading = asyncio.get_running_loop().run_in_executor(self._encoder, self.encode, fields)
+        try:
+            return await asyncio.wait_for(reading, seconds)
+        except TimeoutError as error:
+            raise Expired("the deadline passed while the request was read") from error
 
     async def _answer(self, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
         if seconds <= 0:
