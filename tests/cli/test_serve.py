@@ -130,6 +130,9 @@ def test_of_a_run_the_quickest_form_is_served_that_the_engine_runs(run: Path, fo
     (run / "export/onnx").mkdir(parents=True)
     write_card(Card(task={"type": "text-classification"}, format="onnx", labels=("a", "b")), run / "export/onnx")
     assert chosen() == "export/onnx"
+    shutil.copytree(run / "export/onnx", run / "compress/student")
+    assert chosen() == "compress/student"
+    assert chosen(engine="onnxruntime") == "compress/student"
     assert chosen(engine="torch") == "train/student"
     assert served(f"mine={run}").name == "mine"
     assert served(str(run), name="other").name == "other"

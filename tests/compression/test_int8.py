@@ -17,7 +17,7 @@ from limbeck.exporters.onnx import graph_of
 from limbeck.runtime import Arrays
 from limbeck.runtime.onnx_runner import OnnxRunner
 from limbeck.runtime.student import codec_of
-from tests.runtime.students import BERT, PICTURE, RESNET, TEXT, rows, student
+from tests.runtime.students import BERT, TEXT, rows, student
 
 
 class Made:
@@ -40,11 +40,6 @@ class Made:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("text"), TEXT, BERT)
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp("picture"), PICTURE, RESNET)
 
 
 def floats(path: Path) -> int:
@@ -74,14 +69,6 @@ def test_answers_stay_near(text: Made, tmp_path: Path, mode: str) -> None:
     count = len(layers_of(read(text.path)))
     assert told == {"mode": mode, "layers": count, "kept": [], "unchanged": []}
     assert floats(tmp_path / "int8.onnx") == 0
-    assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max()
-
-
-def test_convolutions_are_static_of_themselves(picture: Made, tmp_path: Path) -> None:
-    told = Int8().compress(picture.path, tmp_path / "int8.onnx", picture.rows)
-
-    before, after = picture.logits(picture.path), picture.logits(tmp_path / "int8.onnx")
-    assert told["mode"] == "static"
     assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max()
 
 
@@ -122,10 +109,11 @@ def test_the_layer_with_an_outlier_suffers_most(text: Made, tmp_path: Path) -> N
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     onnx.save_model(model, tmp_path / "sick.onnx")
 
-    part = Int8(per_channel=False, mode="dynamic", keep=("bert.embeddings",))
+    part = Int8(per_channel=False, mode="dynamic", keep=("bert.embeddings", "bert.encoder.layer.0"))
+    left = {name for name in layers_of(model) if not name.startswith(part.keep)}
     found = sensitivity(part, tmp_path / "sick.onnx", tmp_path, text.rows, text.logits, None)
 
     assert found[0].layer == "classifier"
     assert found[0].kl > 2 * found[1].kl
-    assert not any(each.layer.startswith("bert.embeddings") for each in found)
+    assert {each.layer for each in found} == left
     assert not (tmp_path / "one-layer.onnx").exists()

@@ -136,8 +136,13 @@ def test_a_promise_that_cannot_be_kept() -> None:
 
 
 def test_too_few_rows_for_any_promise() -> None:
-    with pytest.raises(BudgetError, match="on 4 rows"):
+    with pytest.raises(BudgetError, match=r"on 4 rows\s+got: it could be told with 29 rows at the earliest"):
         fit(HAND, "excess_errors", 0.1)
+
+    right = np.ones((2, 29), dtype=bool)
+    assert fit(Rows(np.ones((1, 29)), right), "excess_errors", 0.1).point.threshold == 0.0
+    with pytest.raises(BudgetError):
+        fit(Rows(np.ones((1, 28)), right[:, 1:]), "excess_errors", 0.1)
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, 1.5])

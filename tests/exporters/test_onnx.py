@@ -127,3 +127,20 @@ def test_what_it_does_not_take_is_refused(tmp_path: Path) -> None:
         Onnx().check(replace(card, format="openvino"))
     with pytest.raises(ModelError, match="takes no audio_classification students"):
         Onnx().check(replace(card, task={"type": "audio-classification"}))
+
+
+def test_a_tokenizer_that_reads_a_text_as_one_token_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    card = student(tmp_path / "student", TEXT, BERT)
+    (tmp_path / "student" / "tokenizer.json").unlink()
+    whole = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+        tmp_path / "student"
+    )
+    (tmp_path / "onnx").mkdir()
+
+    with pytest.raises(ModelError, match="reads each text as one token"):
+        Onnx().export(tmp_path / "student", tmp_path / "onnx", card)

@@ -15,7 +15,7 @@ from limbeck.core.recipe import Recipe
 from limbeck.evaluation.predictions import read
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._members import Said
-from limbeck.pipeline.cascade import cascade, rows_of
+from limbeck.pipeline.cascade import _temperature, cascade, rows_of
 from limbeck.pipeline.run import run_recipe
 from limbeck.runtime.cascade import Member, load_member, read_plan
 from tests.pipeline import recipes
@@ -87,10 +87,9 @@ def test_served_models_are_as_sure_as_the_fitted_ones(evaluated: Path) -> None:
 
 
 def test_promise_that_cannot_be_kept_leaves_nothing(evaluated: Path) -> None:
-    for folder in (evaluated / "cascade",):
-        if folder.exists():
-            folder.rename(evaluated.parent / "earlier")
-    with pytest.raises(BudgetError, match="no threshold promises accuracy 0.99 with 95% on 16 rows"):
+    if (evaluated / "cascade").exists():
+        (evaluated / "cascade").rename(evaluated.parent / "earlier")
+    with pytest.raises(BudgetError, match=r"no threshold promises accuracy 0\.99 with 95% on 16 rows"):
         fitted(evaluated, {"promise": {"accuracy": 0.99}})
 
     assert not (evaluated / "cascade").exists()
@@ -141,6 +140,14 @@ def test_models_that_cannot_stand_there(evaluated: Path, tmp_path: Path) -> None
         fitted(evaluated, {"promise": {"accuracy": 0.9, "cost": 1.0}})
     with pytest.raises(ValueError, match="places for"):
         fitted(evaluated, {"to": [{"model": "teacher", "prompt": "what?"}]})
+
+
+def test_temperature_needs_a_wrong_answer() -> None:
+    logs = np.log(np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]]))
+    targets, places = np.array([0, 0, 0]), np.arange(3)
+
+    assert _temperature(Said(np.array([True, True, True]), logs[[0, 1, 0]]), targets, places) == 1.0
+    assert _temperature(Said(np.array([True, True, False]), logs), targets, places) != 1.0
 
 
 def test_unanswered_rows_stay_with_the_model_before() -> None:

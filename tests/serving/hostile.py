@@ -164,7 +164,7 @@ def honest(text: str) -> dict[str, Any]:
 
 def tokens(ids: list[list[int]], mask: list[list[int]]) -> dict[str, Any]:
     """A request of the model's own inputs."""
-    named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": [[0] * len(row) for row in ids]}
+    named = {"input_ids": ids, "attention_mask": mask}
     inputs = [{"name": k, "shape": [len(v), len(v[0])], "datatype": "INT64", "data": v} for k, v in named.items()]
     return {"inputs": inputs}
 

@@ -116,8 +116,8 @@ def withstands(folder: Path, http_calls: int, grpc_calls: int, growth: float) ->
         assert canaries.answered > 0
         assert hostile.statuses[-1] == 0  # somebody was always there
         assert set(hostile.statuses) <= {0, 100, 200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500}
-        assert {"OK", "INVALID_ARGUMENT", "UNAUTHENTICATED"} <= set(codes)
-        assert "INTERNAL" not in codes or codes["INTERNAL"] < grpc_calls
+        assert {"CANCELLED", "UNAUTHENTICATED"} <= set(codes)
+        assert "INTERNAL" not in codes
         return {
             "statuses": dict(hostile.statuses),
             "codes": dict(codes),

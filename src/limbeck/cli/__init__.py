@@ -9,6 +9,7 @@ import typer
 from limbeck._version import __version__
 from limbeck.cli import (
     cache,
+    cascade,
     compare,
     compress,
     doctor,
@@ -45,6 +46,7 @@ for _command in (
     tune,
     evaluate,
     compress,
+    cascade,
     export,
     serve,
     compare,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from limbeck.serving.metrics import Metrics
     from limbeck.serving.repository import Repository
     from limbeck.serving.server import Server
     from limbeck.serving.settings import Settings
@@ -45,6 +46,15 @@ Deadline = Annotated[float, typer.Option(min=0.001, help="Seconds that a request
 Drain = Annotated[float, typer.Option(min=0, help="Seconds to finish in after SIGTERM.")]
 Body = Annotated[float, typer.Option(min=0.001, help="Most megabytes of a request.")]
 Watch = Annotated[bool, typer.Option("--watch/--no-watch", help="Load folders anew when they are replaced.")]
+Cascaded = Annotated[
+    bool, typer.Option("--cascade", help="Ask the larger models of the run's cascade where the student is unsure.")
+]
+Keep = Annotated[
+    bool,
+    typer.Option(
+        "--feedback", help="With --cascade: keep rows on which the models disagree, in RUN/feedback. Users' texts!"
+    ),
+]
 AllowLoad = Annotated[bool, typer.Option("--allow-load", help="Let callers load and unload these models.")]
 
 
@@ -53,7 +63,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: limbeck serve runs/banking77  ·  limbeck serve small=runs/small large=runs/large "
         "--port 8080 --grpc-port 8081  ·  LIMBECK_TOKEN=$(openssl rand -hex 32) limbeck serve runs/banking77 "
-        "--host 0.0.0.0"
+        "--host 0.0.0.0  ·  limbeck serve runs/banking77 --cascade --feedback"
     )(serve)
 
 
@@ -74,6 +84,8 @@ def serve(
     max_body_mb: Body = 10.0,
     watch: Watch = True,
     allow_load: AllowLoad = False,
+    cascade: Cascaded = False,
+    feedback: Keep = False,
 ) -> None:
     """Serve classifiers over HTTP and gRPC, with requests batched.
 
@@ -85,6 +97,10 @@ def serve(
 
     if name is not None and len(models) > 1:
         raise RecipeError("--name is for one model", got=f"{len(models)} models", fix="NAME=FOLDER")
+    if feedback and not cascade:
+        raise RecipeError("--feedback keeps what the models of a cascade disagree on", fix="add --cascade")
+    if cascade and len(models) > 1:
+        raise RecipeError("--cascade is for one run", got=f"{len(models)} models")
     _installed(grpc_port is not None)
     from limbeck.serving.batching import Limits
     from limbeck.serving.settings import Settings, read_token
@@ -102,7 +118,44 @@ def serve(
         watch_seconds=2.0 if watch else None,
         allow_load=allow_load,
     )
-    _run(models, name, engine, threads, settings)
+    if cascade:
+        _run_cascade(models[0], name, engine, threads, settings, feedback)
+    else:
+        _run(models, name, engine, threads, settings)
+
+
+def _run_cascade(word: str, name: str | None, engine: str, threads: int | None, settings: Settings, keep: bool) -> None:
+    """A run's student with the models of its cascade behind it."""
+    from limbeck.cli._quiet import quiet_libraries
+
+    quiet_libraries()
+    from functools import partial
+
+    from limbeck.runtime.cascade import place_of, read_plan
+    from limbeck.serving.cascade import CascadeModel, load_cascade, load_first
+    from limbeck.serving.feedback import open_feedback
+    from limbeck.serving.metrics import Metrics
+    from limbeck.serving.repository import Repository
+
+    before, equals, after = word.partition("=")
+    run = Path(after if equals and not Path(word).is_dir() else word)
+    plan, metrics = read_plan(run), Metrics()
+    kept = open_feedback(run, metrics) if keep else None
+    cascade = load_cascade(run, settings.limits, metrics, threads=threads, feedback=kept)
+    try:
+        repository = Repository(
+            lambda folder: load_first(plan, folder, engine, threads),
+            settings.limits,
+            metrics,
+            retire_seconds=settings.drain_seconds,
+            make=partial(CascadeModel, cascade=cascade),
+        )
+        named = name or (before if run != Path(word) else run.resolve().name)
+        repository.add(named, place_of(run, plan.members[0]))
+        typer.echo(f"{named}  {' -> '.join(each.name for each in plan.members)}  below {plan.threshold:.4f}")
+        _serve(repository, settings, metrics)
+    finally:
+        cascade.close()
 
 
 def _run(models: list[str], name: str | None, engine: str, threads: int | None, settings: Settings) -> None:
@@ -111,10 +164,8 @@ def _run(models: list[str], name: str | None, engine: str, threads: int | None, 
     quiet_libraries()
     from limbeck.runtime.student import load_student
     from limbeck.serving.folders import served
-    from limbeck.serving.logs import log_json
     from limbeck.serving.metrics import Metrics
     from limbeck.serving.repository import Repository
-    from limbeck.serving.server import Server
 
     metrics = Metrics()
     repository = Repository(
@@ -128,6 +179,14 @@ def _run(models: list[str], name: str | None, engine: str, threads: int | None, 
         with repository.lease(each.name) as model:
             student = model.student
             typer.echo(f"{each.name}  {each.folder}  {student.runner.engine}, {student.card.precision}")
+    _serve(repository, settings, metrics)
+
+
+def _serve(repository: Repository, settings: Settings, metrics: Metrics) -> None:
+    """Until it is told to stop."""
+    from limbeck.serving.logs import log_json
+    from limbeck.serving.server import Server
+
     log_json()
     server = Server(repository, settings, metrics)
     if not server.run(lambda: _tell(server, settings, repository)):

@@ -17,7 +17,7 @@ WEIGHTED = ("MatMul", "Gemm", "Conv", "Gather")
 """Operators that may multiply by, or look up, a weight."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_WRAPPER = "model."
+_WEIGHT, _WRAPPER = ".weight", "model."
 """What `exporters.onnx` holds the student in."""
 
 
@@ -52,8 +52,8 @@ class Layer:
 def layers_of(model: onnx.ModelProto) -> Mapping[str, Layer]:
     """Every layer that has a weight of floats, in the order of the graph.
 
-    The name is the PyTorch module's, which the exporter notes in each node; nodes of other exporters go by their own
-    names. A product of two activations has no weight and is no layer.
+    The name is the PyTorch module's: its weight's, or what the exporter notes in the node where the weight has been
+    turned; nodes of other exporters go by their own names. A product of two activations has no weight and is no layer.
     """
     weights = floats_of(model) | {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     found: dict[str, Layer] = {}
@@ -62,7 +62,7 @@ def layers_of(model: onnx.ModelProto) -> Mapping[str, Layer]:
             continue
         weight = node.input[0 if node.op_type == "Gather" else 1]
         if weight in weights:
-            layer = found.setdefault(_layer(node), Layer())
+            layer = found.setdefault(_layer(node, weight), Layer())
             layer.nodes.append(node.name)
             layer.weights.add(weight)
     return found
@@ -81,7 +81,9 @@ def has_convolutions(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "Conv" for node in model.graph.node)
 
 
-def _layer(node: onnx.NodeProto) -> str:
+def _layer(node: onnx.NodeProto, weight: str) -> str:
+    if weight.endswith(_WEIGHT):  # a convolution that a normalization was folded into bears the latter's scopes
+        return weight.removesuffix(_WEIGHT).removeprefix(_WRAPPER)
     said = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), None)
     if said is None:
         return str(node.name)

@@ -86,6 +86,26 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What a hypothesis is tested with.
+
+    Attributes:
+        level: one minus the chance of rejecting it wrongly.
+        limit: of the loss.
+        n: rows.
+    """
+
+    level: float
+    limit: float
+    n: int
+
+    @property
+    def least(self) -> int:
+        """Rows without which even a loss of nothing would not reject it."""
+        return ceil(log(1 - self.level) / log(1 - self.limit)) if 0 < self.limit < 1 else 0
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A threshold with what it promises.
 
@@ -152,7 +172,9 @@ def fit(
     dear = promise in ("cost", "latency")
     if not 0.5 < level < 1 or target <= 0 or (not dear and target >= 1):
         allowed = "a level above 0.5 and below 1, a share between 0 and 1, a cost above 0"
-        raise RecipeError("nothing can be promised like this", got=f"target {target:g}, level {level:g}", allowed=allowed)
+        raise RecipeError(
+            "nothing can be promised like this", got=f"target {target:g}, level {level:g}", allowed=allowed
+        )
     if dear and (costs is None or len(costs) != len(rows.right) or sum(costs[1:]) <= 0):
         raise RecipeError(f"{promise} can be promised where it is known of every model", got=costs)
     curve, n = curve_of(rows), rows.right.shape[1]
@@ -165,7 +187,7 @@ def fit(
             break
         chosen = point
     if chosen is None:
-        raise _cannot(curve, promise, target, level, n, costs)
+        raise _cannot(curve, promise, target, Tested(level, limit, n), costs)
     return Fitted(chosen, promise, target, level, n, tuple(curve))
 
 
@@ -207,17 +229,15 @@ def _chance(mean: float, limit: float, n: int, *, shares: bool) -> float:
 
 
 def _cannot(
-    curve: Sequence[Point], promise: Promise, target: float, level: float, n: int, costs: Sequence[float] | None
+    curve: Sequence[Point], promise: Promise, target: float, tested: Tested, costs: Sequence[float] | None
 ) -> BudgetError:
-    last, first = curve[0], curve[-1]
-    if promise == "accuracy":
-        got = f"the last model alone has {last.accuracy:.4f}, and is where the search begins"
-    elif promise in ("cost", "latency"):
-        got = f"the first model alone takes {expense(first, costs or ()):g}"
+    fix = "promise less, or give more validation rows"
+    if promise in ("cost", "latency") and tested.limit <= 0:
+        got = f"the first model alone takes {expense(curve[-1], costs or ()):g}"
+    elif tested.n < tested.least:
+        got = f"it could be told with {tested.least} rows at the earliest"
     else:
-        got = f"{promise} of at most {target:g} cannot be told with so few rows"
-    return BudgetError(
-        f"no threshold promises {promise} {target:g} with {level:.0%} on {n} rows",
-        got=got,
-        fix="promise less, give more validation rows, or take a better last model",
-    )
+        got = f"the last model alone has {curve[0].accuracy:.4f}, and is where the search begins"
+        fix += ", or take a better last model"
+    what = f"no threshold promises {promise} {target:g} with {tested.level:.0%} on {tested.n} rows"
+    return BudgetError(what, got=got, fix=fix)

@@ -10,18 +10,16 @@
 
 All of these give themselves back: what lies on the grid has the same scale again, so `settle` and a quantizer after it
 agree. The layers with rounding, and the rounding itself, are torchao's; its own scales (largest |w| / 127.5, / 7.5)
-are not used, because what they round is rounded differently the second time. The output of `round` with torchao's
-`prepare` has the same parameters by the same names, so that optimizer, checkpoints and wrappers see no difference.
+are not used, because what they round is rounded differently the second time. A prepared model has the same parameters
+by the same names, so that optimizer, checkpoints and wrappers see no difference.
 
 R rows that share a scale, C weights of such a row.
 """
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -31,25 +29,11 @@ from torch import Tensor, nn
 from limbeck.core.errors import MissingExtra, ModelError, RecipeError, nearest
 from limbeck.core.recipe.smaller import Quantize
 
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """torchao tells of kernels for machines that this one is not, as errors."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-
-
-with _quiet("torchao", "torch.utils._pytree"):
-    try:
-        from torchao.quantization import PerAxis, quantize_
-        from torchao.quantization.qat import IntxFakeQuantizeConfig, IntxFakeQuantizer, QATConfig
-    except ImportError as error:
-        raise MissingExtra("quantization-aware training", "qat") from error
+try:
+    from torchao.quantization import PerAxis, quantize_
+    from torchao.quantization.qat import IntxFakeQuantizeConfig, IntxFakeQuantizer, QATConfig
+except ImportError as error:
+    raise MissingExtra("quantization-aware training", "qat") from error
 
 GROUP = 32
 """Weights of an int4 group: what ONNX Runtime and GGUF take of themselves."""
@@ -76,9 +60,10 @@ class Grid(IntxFakeQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The tensor rounded; gradients pass through."""
-        rows_RC = x.reshape(1, -1) if self.block == "tensor" else x.flatten(1) if self.block == "channel" else None
-        if rows_RC is None:
+        if isinstance(self.block, int):
             rows_RC = x.reshape(-1, self.block)
+        else:
+            rows_RC = x.flatten(1) if self.block == "channel" else x.reshape(1, -1)
         if rows_RC.shape[1] == 1:  # a number alone is its own grid
             return x
         with torch.no_grad():
@@ -100,7 +85,7 @@ class Int8(Grid):
 class Int4(Grid):
     """Four bits, the largest number of a row at -8; the scale has the sign for that."""
 
-    dtype = torch.int4
+    dtype = torch.int4  # type: ignore[attr-defined]
 
     def ranges(self, rows_RC: Tensor) -> tuple[Tensor, Tensor]:
         largest = rows_RC.gather(1, rows_RC.abs().argmax(1, keepdim=True))
@@ -168,7 +153,7 @@ def quantizable(model: nn.Module, plan: Quantize) -> dict[str, nn.Module]:
         raise ModelError(f"no layer of {type(model).__name__} can be rounded to {plan.weights}")
     group = _group(plan)
     for name, module in found.items():
-        row = module.weight[0].numel()  # type: ignore[index]
+        row = module.weight[0].numel()
         if isinstance(group, int) and row % group and not isinstance(module, nn.Embedding):
             raise RecipeError(
                 "quantize.group_size does not divide the rows of a layer",

@@ -176,7 +176,9 @@ def _asked(job: RunJob, section: Cascade, rung: Rung, samples: Sequence[Sample])
     labels = job.label_names or ()
     for sample in samples:
         if not all(isinstance(text, str) for text in sample.inputs.values()):
-            raise RecipeError("an endpoint is asked about texts", got=", ".join(sample.inputs), fix="cascade.to=[FOLDER]")
+            raise RecipeError(
+                "an endpoint is asked about texts", got=", ".join(sample.inputs), fix="cascade.to=[FOLDER]"
+            )
     requests = [
         class_request(each.id, each.inputs, labels, rung.endpoint, rung.prompt, rung.max_tokens) for each in samples
     ]
@@ -190,4 +192,3 @@ def _asked(job: RunJob, section: Cascade, rung: Rung, samples: Sequence[Sample])
     price = Price(rung.endpoint.price.input, rung.endpoint.price.output)
     paid = [price.of(o.prompt_tokens, o.completion_tokens).cost for o in outcomes.values() if isinstance(o, Completion)]
     return Said(right, None, missed, dict(reasons), float(np.mean(paid)) if paid else None)
-

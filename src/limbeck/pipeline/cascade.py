@@ -127,7 +127,10 @@ def _targets(job: RunJob, samples: Sequence[Sample]) -> np.ndarray:
 
 
 def _temperature(one: Said, targets: np.ndarray, places: np.ndarray) -> float:
+    """A model's temperature; as it is where it has no row wrong, for then the surest would seem the best."""
     assert one.logs is not None
+    if one.right[places].all():
+        return 1.0
     return temperature_of(softmax(one.logs[places], axis=1), targets[places])
 
 
@@ -142,7 +145,8 @@ def rows_of(found: Sequence[Member], told: Sequence[Said], places: np.ndarray | 
         told: what they say.
         places: of the rows; None: all.
     """
-    confidence, right = [], []
+    confidence: list[np.ndarray] = []
+    right: list[np.ndarray] = []
     for member, one in zip(found, told, strict=True):
         now, missed = one.right, np.zeros(len(one.right), dtype=bool) if one.missed is None else one.missed
         right.append(np.where(missed, right[-1], now) if right else now)
@@ -154,9 +158,7 @@ def rows_of(found: Sequence[Member], told: Sequence[Said], places: np.ndarray | 
     return Rows(np.clip(np.stack(confidence[:-1])[:, chosen], 0, 1), np.stack(right)[:, chosen])
 
 
-def _costs(
-    section: Cascade, found: Sequence[Member], told: Sequence[Said], evaluate: Artifact
-) -> list[float] | None:
+def _costs(section: Cascade, found: Sequence[Member], told: Sequence[Said], evaluate: Artifact) -> list[float] | None:
     """What each model takes for a row, where that is promised.
 
     Raises:
@@ -178,7 +180,9 @@ def _costs(
         return None
     for member, value in zip(found, known, strict=True):
         if value is None:
-            raise RecipeError(f"the {promise} of `{member.name}` is not known", fix=f"give its `{promise}` in `cascade`")
+            raise RecipeError(
+                f"the {promise} of `{member.name}` is not known", fix=f"give its `{promise}` in `cascade`"
+            )
     return [float(value) for value in known if value is not None]
 
 

@@ -28,6 +28,7 @@ from limbeck.core.parts import config_of
 from limbeck.core.progress import say
 from limbeck.core.recipe.compress import Gate
 from limbeck.core.types import Sample
+from limbeck.data.draw import subsample
 from limbeck.evaluation.book import Book
 from limbeck.evaluation.metrics.calibration import temperature_of
 from limbeck.evaluation.paired import drop_bound
@@ -171,7 +172,8 @@ def refuse_too_few(gate: Gate, n: int) -> None:
     Raises:
         BudgetError: it could not.
     """
-    least = drop_bound(*[np.ones(n, dtype=bool)] * 2, gate.confidence)
+    same = np.ones(n, dtype=bool)
+    least = drop_bound(same, same, gate.confidence)
     if gate.bound is not None and least > gate.bound:
         raise BudgetError(
             f"{n} validation rows are too few for the gate: if the answer to none of them changes, the bound is "
@@ -218,10 +220,8 @@ def _told(hurt: Hurt) -> str:
 
 
 def _drawn(samples: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:
-    if most is None or most >= len(samples):
-        return list(samples)
-    places = np.random.default_rng(seed).permutation(len(samples))[:most]
-    return [samples[i] for i in sorted(places)]
+    count = len(samples)
+    return [samples[i] for i in subsample(range(count), count if most is None else most, count=count, seed=seed)]
 
 
 def _batches(features: Sequence[Feature]) -> list[list[int]]:
@@ -243,7 +243,7 @@ def _weight(folder: Path, card: Card) -> int:
     return sum(each.stat().st_size for each in weights_in(folder, card))
 
 
-def _scores(job: RunJob, bench: _Bench, now: Floats, sizes: Mapping[str, int], verdict: Verdict) -> list[dict[str, Any]]:
+def _scores(job: RunJob, bench: _Bench, now: Floats, sizes: Mapping[str, int], verdict: Verdict) -> Any:
     book = Book(job.recipe.evaluate.model_copy(update={"split": "validation"}))
     for model, said in (("student", bench.whole), ("compressed", now)):
         right = said.argmax(1) == bench.targets

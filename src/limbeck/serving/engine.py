@@ -201,7 +201,8 @@ class Engine(Generic[T, R]):
             self.check(len(items))
             if self._tokens + total > limits.max_queue_tokens:
                 raise Overloaded("too many tokens are waiting", self._retry_after())
-            if self._wait_for(self._tokens + total) > seconds:
+            # An idle engine takes it in any case: only by computing does it learn that it has become quicker.
+            if self.busy and self._wait_for(self._tokens + total) > seconds:
                 raise Overloaded("the answer would come after the deadline", self._retry_after())
             self._waiting += [
                 _Row(item, length, group, ticket, place)

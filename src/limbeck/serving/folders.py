@@ -10,8 +10,8 @@ from limbeck.runtime import CARD, read_card
 from limbeck.runtime.guess import student_folder
 from limbeck.serving.repository import versions_in
 
-_IN_A_RUN = ("export/onnx", "export/openvino", "compress/student", "train/student")
-"""Where a run may have what can be served, the quickest first."""
+_IN_A_RUN = ("compress/student", "export/onnx", "export/openvino", "train/student")
+"""Where a run may have what can be served; an export is of the compressed student where there is one."""
 
 
 _ENGINES = {"pytorch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from limbeck._version import __version__
 from limbeck.runtime.student import Answer
 from limbeck.serving import schema
+from limbeck.serving.cascade import Told
 from limbeck.serving.document import document, failures
 from limbeck.serving.door import Door, error_response
 from limbeck.serving.errors import BadRequest, Cancelled, ServingError
@@ -183,4 +184,5 @@ def picture_in(text: str | bytes) -> bytes:
 def _prediction(answer: Answer, labels: tuple[str, ...], top_k: int) -> dict[str, Any]:
     order = np.argsort(-answer.probabilities, kind="stable")[:top_k].tolist()
     top = [{"label": labels[i], "confidence": float(answer.probabilities[i])} for i in order]
-    return {"label": answer.label, "confidence": answer.confidence, "top": top}
+    found = {"label": answer.label, "confidence": answer.confidence, "top": top}
+    return found | {"by": answer.by, "missed": list(answer.missed)} if isinstance(answer, Told) else found

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from limbeck._version import __version__
+from limbeck.serving.cascade import CascadeModel, Told
 from limbeck.serving.errors import BadRequest
 from limbeck.serving.model import Model
 from limbeck.serving.tensors import DATATYPE, Tensor, texts
 
 _ADDED = {"probabilities": "FP32", "label": "BYTES", "confidence": "FP32"}
 """What is given beside the model's own outputs."""
+_OF_A_CASCADE = {"by": "BYTES", "missed": "BYTES"}
+"""And by a cascade: whose answer it is, and what was missed."""
 
 
 def server_metadata() -> dict[str, Any]:
@@ -31,8 +34,9 @@ def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
         for name, each in runner.inputs.items()
     ]
     outputs = [{"name": "logits", "datatype": "FP32", "shape": [-1, classes]}]
-    shapes = {"probabilities": [-1, classes], "label": [-1], "confidence": [-1]}
-    outputs += [{"name": name, "datatype": datatype, "shape": shapes[name]} for name, datatype in _ADDED.items()]
+    shapes = {"probabilities": [-1, classes]}
+    added = _ADDED | (_OF_A_CASCADE if isinstance(model, CascadeModel) else {})
+    outputs += [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in added.items()]
     return {
         "name": model.name,
         "versions": list(versions),
@@ -59,7 +63,7 @@ async def infer(
     given = {tensor.name: tensor.array for tensor in inputs}
     if len(given) != len(inputs):
         raise BadRequest("an input is given twice")
-    known = ["logits", *_ADDED]
+    known = ["logits", *_ADDED, *(_OF_A_CASCADE if isinstance(model, CascadeModel) else ())]
     if unknown := [name for name in wanted or () if name not in known]:
         raise BadRequest(f"the model has no output `{unknown[0]}`", allowed=", ".join(known))
     if given.keys() & model.roles.keys():
@@ -73,6 +77,8 @@ async def infer(
         "label": texts([answer.label for answer in answers]),
         "confidence": np.array([answer.confidence for answer in answers], dtype=np.float32),
     }
+    told = [answer for answer in answers if isinstance(answer, Told)]
+    found |= {"by": texts([each.by for each in told]), "missed": texts(["; ".join(each.missed) for each in told])}
     return [Tensor(name, found[name]) for name in (wanted or known)]
 
 

@@ -38,6 +38,18 @@ class Metrics:
         self._took = Histogram("limbeck_batch_seconds", "Of a batch.", _MODEL, buckets=_SECONDS, registry=registry)
         self._tokens = Counter("limbeck_tokens", "Tokens that were computed.", _MODEL, registry=registry)
         self._padding = Counter("limbeck_padding_tokens", "Tokens that only fill up.", _MODEL, registry=registry)
+        self.cascade_rows = Counter(
+            "limbeck_cascade_rows", "Rows by the model of the cascade that answered.", ("by",), registry=registry
+        )
+        self.cascade_missed = Counter(
+            "limbeck_cascade_missed",
+            "Rows for which a model should have been asked and gave no answer.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.feedback_rows = Counter(
+            "limbeck_feedback_rows", "Rows on which models disagree.", ("outcome",), registry=registry
+        )
         self._failed = Counter("limbeck_failed_rows", "Rows on which the model failed.", _MODEL, registry=registry)
 
     def observer(self, model: str, version: str) -> Callable[[Ran], None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,10 @@ _QUICK = 2000
 """Letters that are encoded within a fraction of a millisecond."""
 _LONGEST_TEXT = 100_000
 """Characters; a model reads a few hundred tokens, and a tokenizer would work for seconds on a whole book."""
+_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""Pillow knows more, and starts other programs for some of them."""
+_MOST_PIXELS = 2**25
+"""Of a picture; a file of a few kilobytes may unfold to gigabytes."""
 
 
 class Model:
@@ -103,6 +108,8 @@ class Model:
         """
         if any(isinstance(value, str) and len(value) > _LONGEST_TEXT for each in fields for value in each.values()):
             raise TooLarge(f"a text has more than {_LONGEST_TEXT} characters")
+        for picture in (value for each in fields for value in each.values() if isinstance(value, bytes)):
+            _check_picture(picture)
         label = self.student.labels[0]  # a task reads whole rows; nobody looks at this one
         with self._reading:
             try:
@@ -141,7 +148,9 @@ class Model:
             ServingError: there is no answer.
         """
         rows = split(check(arrays, self.student.runner.inputs))
-        return await self._answer(rows, self._seconds(seconds))
+        # 8-bit ranges are a batch's own: numbers of any size would take the others' precision away.
+        alone = self.student.card.precision == "int8" and any(array.dtype.kind == "f" for array in arrays.values())
+        return await self._answer(rows, self._seconds(seconds), object() if alone else None)
 
     def answers(self, outputs: Mapping[str, Any]) -> list[Answer]:
         """Labels with calibrated confidence.
@@ -181,12 +190,12 @@ class Model:
         except TimeoutError as error:
             raise Expired("the deadline passed while the request was read") from error
 
-    async def _answer(self, rows: Sequence[Row], seconds: float) -> dict[str, Any]:
+    async def _answer(self, rows: Sequence[Row], seconds: float, company: Hashable = None) -> dict[str, Any]:
         if seconds <= 0:
             raise Expired("the deadline passed before the request was read")
         wanted = self.student.runner.inputs
         lengths = [length_of(row, wanted) for row in rows]
-        groups = [group_of(row, wanted) for row in rows]
+        groups = [(company, group_of(row, wanted)) for row in rows]
         ticket = self.engine.submit(rows, lengths, groups=groups, deadline=seconds)
         results = await _result(ticket, seconds)
         return {name: [result[name] for result in results] for name in results[0]}
@@ -235,6 +244,19 @@ async def _result(ticket: Ticket[Row, Row], seconds: float) -> list[Row]:
         raise
 
 
+def _check_picture(data: bytes) -> None:
+    """Make sure that a picture is of a usual kind and size, by its head."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_PICTURES) as picture:
+            width, height = picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadRequest("the picture cannot be read", allowed=", ".join(_PICTURES)) from error
+    if width * height > _MOST_PIXELS:
+        raise TooLarge(f"the picture has {width} x {height} pixels, of {_MOST_PIXELS} at most")
+
+
 def _resized(row: Row, wanted: Mapping[str, Any], length: int) -> Row:
     """The same row with so many tokens, the given ones over and over."""
     found = {}
@@ -248,8 +270,6 @@ def _resized(row: Row, wanted: Mapping[str, Any], length: int) -> Row:
 
 def _plain(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A made-up sample's inputs as a caller would send them."""
-    import io
-
     found = dict(inputs)
     if "image" in found:
         buffer = io.BytesIO()

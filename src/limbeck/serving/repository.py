@@ -55,11 +55,19 @@ class Repository:
         limits: of every engine.
         metrics: told of all.
         retire_seconds: that a replaced model may take to finish.
+        make: puts a student behind an engine.
     """
 
     def __init__(
-        self, load: Callable[[Path], ServedStudent], limits: Limits, metrics: Metrics, *, retire_seconds: float = 30.0
+        self,
+        load: Callable[[Path], ServedStudent],
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        retire_seconds: float = 30.0,
+        make: Callable[[str, str, ServedStudent, Limits, Metrics], Model] = Model,
     ):
+        self._make = make
         self._load, self._limits, self._metrics, self._seconds = load, limits, metrics, retire_seconds
         self._entries: dict[str, dict[str, Entry]] = {}
         self._roots: dict[str, Path] = {}
@@ -231,7 +239,7 @@ class Repository:
                 old.retire(self._seconds)
 
     def _made(self, name: str, version: str, folder: Path) -> Model:
-        model = Model(name, version, self._load(folder), self._limits, self._metrics)
+        model = self._make(name, version, self._load(folder), self._limits, self._metrics)
         try:
             model.warm_up()
         except BaseException:
@@ -259,12 +267,16 @@ class Repository:
 
     def _discover(self) -> None:
         """New versions beside those that are known; one whose folder is gone is served on."""
-        with self._lock:
-            for name, root in self._roots.items():
-                known = self._entries[name]
-                if "1" in known and known["1"].folder == root:  # no folder of versions
-                    continue
-                for version, folder in versions_in(root).items() if root.is_dir() else ():
+        for name, root in self._roots.items():
+            known = self._entries[name]
+            if "1" in known and known["1"].folder == root:  # no folder of versions
+                continue
+            try:
+                found = versions_in(root)
+            except (ModelError, OSError):  # somebody is replacing it right now
+                continue
+            with self._lock:  # not while a disk is asked: callers wait for it
+                for version, folder in found.items():
                     if folder != root:
                         known.setdefault(version, Entry(folder))
 

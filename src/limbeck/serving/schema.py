@@ -72,6 +72,14 @@ class Prediction(Scored):
     """The likeliest class, and the `top_k` likeliest."""
 
     top: list[Scored]
+    by: Annotated[str, Field(description="Of a cascade: the model whose answer it is.")] | None = None
+    missed: (
+        Annotated[
+            list[str],
+            Field(description="Of a cascade: models that should have been asked and gave no answer, and why."),
+        ]
+        | None
+    ) = None
 
 
 class Predictions(BaseModel):

@@ -99,7 +99,10 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes | mem
         raise BadRequest(f"the data of `{name}` does not fit its shape", got=got)
     if dtype.kind == "b" and any(byte > 1 for byte in bytes(data)):
         raise BadRequest(f"a value of `{name}` is no BOOL")
-    return Tensor(name, np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape))
+    array = np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadRequest(f"a value of `{name}` is no {datatype}")
+    return Tensor(name, array)
 
 
 def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Tensor:

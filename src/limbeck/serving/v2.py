@@ -137,7 +137,7 @@ def _request(content: bytes, told: str | None) -> tuple[schema.InferRequest, lis
     """The request and its tensors, whose data is in the JSON, or follows it one after another."""
     if told is None:
         size = len(content)
-    elif told.isascii() and told.isdecimal() and int(told[:20]) <= len(content):
+    elif told.isascii() and told.isdecimal() and len(told) < 20 and int(told) <= len(content):
         size = int(told)
     else:
         raise BadRequest("Inference-Header-Content-Length is no length within the body")

@@ -151,10 +151,9 @@ class Masks:
         """sum over samples of |dL / d factor|, [L, H] and [L, F], by the names in `left`."""
         keys = list(self.factors)
         found = torch.autograd.grad(loss, [self.factors[key] for key in keys], allow_unused=True)
+        none = {kind: torch.zeros(count, device=loss.device) for kind, count in self.counts.items()}
         by_key = {
-            key: torch.zeros(self.counts[key[0]], device=loss.device)
-            if slope_BN is None
-            else slope_BN.float().abs().sum(0)
+            key: none[key[0]] if slope_BN is None else slope_BN.float().abs().sum(0)
             for key, slope_BN in zip(keys, found, strict=True)
         }
         return {kind: torch.stack([by_key[k] for k in sorted(keys) if k[0] == kind]) for kind in self.counts}
