@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from limbeck.core.recipe import load_recipe
 from limbeck.core.types import Sample
+from limbeck.live.desk import Desk
 from limbeck.live.models import Answer, Asked, Plan
 from limbeck.live.opened import Opened
 from limbeck.live.play import play_app
@@ -56,8 +57,8 @@ class Runs(dict[str, Opened]):
         return self[kind]
 
 
-def client(run: Opened, **settings: Any) -> TestClient:
-    return TestClient(play_app(run, Door(), **settings), base_url=HERE)
+def client(run: Opened, desk: Desk | None = None, **settings: Any) -> TestClient:
+    return TestClient(play_app(run, Door(), desk or Desk(), **settings), base_url=HERE)
 
 
 def events(page: TestClient, **fields: Any) -> list[dict[str, Any]]:

@@ -171,7 +171,7 @@ def test_a_recorded_temperature_is_used_and_said(runs: Runs, tmp_path: Path) -> 
     assert dict(second.top) == pytest.approx(dict(zip(names, calibrated(chances, 4.0), strict=True)))
     told = events(client(again), text="it is 1 today")
     html = {each["model"]: each["html"] for each in told if each["event"] == "answered"}
-    assert "the temperature 4" in html["student"]
+    assert "logits divided by 4" in html["student"]
     assert "not calibrated" in html["teacher"]
 
 
@@ -238,7 +238,7 @@ def test_who_hangs_up_stops_the_work(runs: Runs, monkeypatch: pytest.MonkeyPatch
     slow.may.clear()
     monkeypatch.setattr(run, "models", [slow, never := Loud("baseline")])
     desk = Desk(room=1)
-    server = uvicorn.Server(uvicorn.Config(play_app(run, Door(), desk=desk), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(play_app(run, Door(), desk), log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
         thread.start()
@@ -256,7 +256,7 @@ def test_who_hangs_up_stops_the_work(runs: Runs, monkeypatch: pytest.MonkeyPatch
             again.close()
             time.sleep(0.3)
             slow.may.set()
-            desk._worker.submit(lambda: None).result(60)
+            desk.close(60)
         finally:
             server.should_exit = True
             thread.join(60)
@@ -278,6 +278,34 @@ class TestDesk:
         for _ in range(5):  # who has failed has left too
             assert isinstance(desk.enter(lambda: [][0]).exception(30), IndexError)
         assert desk.enter(lambda: 7).result(30) == 7
+
+    def test_what_does_not_end_is_left_behind(self) -> None:
+        desk, go = Desk(), threading.Event()
+        stuck = desk.enter(lambda: go.wait(30))
+        begun = time.monotonic()
+        desk.close(0.1)
+        assert time.monotonic() - begun < 10
+        assert not stuck.done()
+        go.set()
+        assert stuck.result(30)
+
+    def test_who_went_away_is_passed_over(self) -> None:
+        desk, go = Desk(room=2), threading.Event()
+        first = desk.enter(lambda: go.wait(30))
+        gone = desk.enter(lambda: pytest.fail("nobody waits for it"))
+        assert gone.cancel()
+        go.set()
+        assert first.result(30)
+        desk.close(30)
+        assert gone.cancelled()
+
+    def test_what_nobody_foresaw_reaches_the_terminal(self, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("limbeck.live.play.ask_all", broken)
+        with pytest.raises(ZeroDivisionError):
+            client(runs["text-classification"]).post("/ask", json={"text": "a"})
 
     def test_a_page_that_asks_too_much_is_told(self, runs: Runs) -> None:
         desk, go = Desk(room=1), threading.Event()

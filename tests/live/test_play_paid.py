@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -99,6 +108,52 @@ def test_what_an_endpoint_refuses_is_a_sentence(run: Path, monkeypatch: pytest.M
     last = next(each for each in told if each.get("model") == "big" and "html" in each)
     assert "refuses to answer as tiny" in last["html"]
     assert KEY not in json.dumps(told)
+
+
+def test_ctrl_c_does_not_wait_for_an_address_that_is_silent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_API_KEY", KEY)
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(body: dict[str, Any]) -> int:
+        asked.set()
+        over.wait(300)
+        return 500
+
+    with serving(silent) as endpoint, played(run, "--model", f"big={endpoint.url}#tiny") as (page, address):
+        try:
+            form = urlencode({"prompt": "1 + 1", "max_new_tokens": 2, "paid": "1"}).encode()
+            told: list[int] = []
+
+            def ask() -> None:
+                try:
+                    urllib.request.urlopen(address, form, timeout=300)
+                except urllib.error.HTTPError as error:
+                    told.append(error.code)
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            assert asked.wait(60)
+            page.send_signal(signal.SIGINT)
+            assert page.wait(60) == 0
+            asking.join(60)
+        finally:
+            over.set()
+        assert page.stderr is not None
+        assert (told, page.stderr.read()) == ([503], "")
+
+
+@contextmanager
+def played(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`limbeck play`, and its address."""
+    words = [sys.executable, "-m", "limbeck", "play", str(run), "--port", "0", *options]
+    with subprocess.Popen(words, text=True, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}) as page:
+        try:
+            assert page.stderr is not None
+            line = page.stderr.readline()
+            assert line.startswith("http://127.0.0.1:"), line + page.stderr.read()
+            yield page, line.split()[0]
+        finally:
+            page.kill()
 
 
 def test_a_classifier_cannot_be_behind_an_address(tmp_path: Path) -> None:

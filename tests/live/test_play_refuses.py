@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 
-from limbeck.live.asking import Answered, Compared, compare
+from limbeck.live.asking import Answered, compare
 from limbeck.live.models import Answer
 from limbeck.live.question import CHARACTERS, PIXELS
 from limbeck.live.server import rendered
@@ -47,6 +47,7 @@ def sent(image: Image.Image) -> str:
         ("causal-lm", {"prompt": "a", "max_new_tokens": "nan"}, "must be a number from 1 to 2048"),
         ("causal-lm", {"prompt": "a", "max_new_tokens": [1]}, "must be a number from 1 to 2048"),
         ("causal-lm", {"prompt": "a", "temperature": -0.1}, "must be a number from 0 to 2"),
+        ("causal-lm", {"prompt": "a", "seed": 10**400}, "Seed must be a number from 0 to 2147483647"),
         ("causal-lm", {"prompt": "a", "seed": -1}, "Seed must be a number from 0 to 2147483647"),
         ("causal-lm", {"prompt": "a", "temperature": True}, "must be a number from 0 to 2"),
         ("image-classification", {}, "Choose a picture first"),
@@ -62,7 +63,11 @@ def test_what_is_wrong_is_said_plainly(runs: Runs, kind: str, fields: dict[str, 
     assert sentence in said.json()["error"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"7"])
+def test_a_text_that_is_too_long_is_not_cut_by_the_browser(runs: Runs) -> None:
+    assert "maxlength" not in client(runs["text-classification"]).get("/").text
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"7", b"[" * 100_000])
 def test_what_is_no_question_is_refused(runs: Runs, body: bytes) -> None:
     said = client(runs["text-classification"]).post("/ask", content=body)
     assert (said.status_code, said.json()["error"]) == (400, "This request cannot be read.")
@@ -85,18 +90,22 @@ def test_halves_of_characters_are_read(runs: Runs) -> None:
     assert said.status_code == 200
 
 
+def test_an_answer_of_nothing_is_said_to_be(runs: Runs) -> None:
+    asked = Answered(Loud("student"), Answer("student", None, 1.0, text="\n" * 100, new_tokens=100, finished=False))
+    html = rendered("answer.html.j2", words("en"), found=asked, answer=asked.answer, formats=formats)
+    assert 'class="text"' not in html
+    assert '<p class="muted">nothing</p>' in html
+
+
 def test_hostile_text_stays_text(runs: Runs) -> None:
     page = client(runs["text-classification"])
     shown = page.post("/", data={"text": HOSTILE}).text
     assert "<script>document" not in shown
     assert "&lt;/textarea&gt;&lt;script&gt;" in shown
     asked = Answered(Loud("student"), Answer("student", HOSTILE, 1.0, ((HOSTILE, 1.0),), text=HOSTILE), right=False)
-    found = Compared(
-        "teacher",
-        {"student": False},
-        compare([Answer(name, None, 1.0, text=HOSTILE + name) for name in ("teacher", "student")]).pairs,
-    )  # type: ignore[union-attr]
-
+    found = compare([Answer(name, None, 1.0, text=HOSTILE + name) for name in ("teacher", "student")])
+    assert found is not None
+    assert found.pairs
     for html in (
         rendered("answer.html.j2", words("en"), found=asked, answer=asked.answer, formats=formats),
         rendered("compared.html.j2", words("en"), found=found),

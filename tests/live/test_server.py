@@ -19,7 +19,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 from fastapi import Request
 from starlette.testclient import TestClient
 
-from limbeck.live.server import TOKEN_VARIABLE, Door, _bound, new_app
+from limbeck.live.server import TOKEN_VARIABLE, Door, bound, new_app
 
 TOKEN = "a-token-nobody-guesses"
 HERE = "http://127.0.0.1:8643"
@@ -39,6 +39,10 @@ def client(door: Door | None = None, at: str = HERE, **settings: Any) -> TestCli
     @app.get("/broken")
     def broken() -> None:
         raise ZeroDivisionError
+
+    @app.get("/wrong")
+    def wrong() -> None:
+        raise LimbeckError("the wire is cut", got="two ends", fix="--mend")
 
     return TestClient(app, base_url=at, follow_redirects=False, **settings)
 
@@ -131,6 +135,11 @@ def test_what_nobody_foresaw_is_a_sentence() -> None:
     assert (answer.status_code, answer.json()["error"]) == (500, "Something went wrong; the terminal says more.")
 
 
+def test_an_error_of_ours_is_its_sentence() -> None:
+    answer = client().get("/wrong")
+    assert (answer.status_code, answer.json()) == (400, {"error": "The wire is cut: two ends."})
+
+
 def test_refusals_reach_people_too() -> None:
     answer = client().get("/nothing", headers={"Accept": "text/html"})
     assert (answer.status_code, answer.text) == (404, "Not Found")
@@ -172,13 +181,15 @@ def test_a_port_that_is_taken_is_said_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(LimbeckError, match=f"port {port} of 127.0.0.1 cannot be had") as error:
-            _bound(Door("127.0.0.1", port))
+            bound(Door("127.0.0.1", port))
     assert "--port 0" in str(error.value)
 
 
 def test_an_address_that_is_not_here_is_said_so() -> None:
     with pytest.raises(LimbeckError, match="cannot be had"):
-        _bound(Door("192.0.2.1", 0, TOKEN))
+        bound(Door("192.0.2.1", 0, TOKEN))
+    with pytest.raises(LimbeckError, match="cannot be had"):
+        bound(Door("x" * 70, 0, TOKEN))  # no name is so long
 
 
 SERVED = """

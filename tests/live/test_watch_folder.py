@@ -17,7 +17,7 @@ from limbeck.core.errors import ArtifactError
 from limbeck.live.folder import Folder, State, expected
 from limbeck.live.logs import Tail, Thinned
 from limbeck.report.curves import POINTS
-from tests.live.watching import add, answered, begun, done, evaluated, held, plan, row, rows, run, under_way
+from tests.live.watching import BEGINNING, add, answered, begun, done, evaluated, held, plan, row, rows, run, under_way
 from tests.pipeline.recipes import language
 
 
@@ -37,7 +37,7 @@ def test_a_run_under_way(tmp_path: Path) -> None:
     waiting = dict.fromkeys(("baseline", "evaluate", "report"), "waiting")
     assert standing(state) == {"prepare": "done", "train": "under_way", **waiting}
     assert state.steps[0].seconds == 62.0
-    assert state.steps[1].began == 1_700_000_000
+    assert state.steps[1].began == BEGINNING
     student = state.current
     assert student is training(state)
     assert student is not None
@@ -68,7 +68,7 @@ def test_a_killed_run_is_stopped(tmp_path: Path) -> None:
 def test_a_number_given_to_another_process_is_not_the_run(tmp_path: Path) -> None:
     path = under_way(tmp_path / "run")
     with held(path):
-        os.utime(path / ".lock.owner", (1_700_000_000, 1_700_000_000))  # long before the process began
+        os.utime(path / ".lock.owner", (BEGINNING, BEGINNING))  # long before the process began
         assert Folder(path).state().phase == "stopped"
     (path / ".lock.owner").write_text("")  # just being written
     assert Folder(path).state().phase == "stopped"
@@ -107,6 +107,21 @@ def test_steps_made_again_are_told_from_those_that_are_done(tmp_path: Path) -> N
     assert state.at == "train"
     before = dict.fromkeys(("baseline", "evaluate", "report"), "before")
     assert standing(state) == {"prepare": "done", "train": "under_way", **before}
+
+
+def test_a_killed_try_at_a_step_that_was_done_is_stopped_until_it_is_given_up(tmp_path: Path) -> None:
+    path = run(tmp_path / "run")
+    done(path, "prepare", "train", "baseline", "evaluate", "report")
+    plan(begun(path, "train"), ("distil", 10))
+    state = Folder(path).state()
+    assert (state.phase, state.at) == ("stopped", "train")
+    before = dict.fromkeys(("baseline", "evaluate", "report"), "before")
+    assert standing(state) == {"prepare": "done", "train": "stopped", **before}
+    os.utime(path / "recipe.json", (BEGINNING + 5, BEGINNING + 5))  # the old recipe again, run to its end
+    state = Folder(path).state()
+    assert (state.phase, state.at, state.trainings) == ("finished", None, ())
+    (path / "train" / "manifest.json").unlink()  # nothing else is there to be shown
+    assert (Folder(path).state().phase, Folder(path).state().at) == ("stopped", "train")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +207,16 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (run(tmp_path / "bad") / "recipe.json").write_text("{")
     with pytest.raises(ArtifactError, match="is not JSON"):
         Folder(tmp_path / "bad").state()
+
+
+def test_a_damaged_line_is_said_so_each_time(tmp_path: Path) -> None:
+    folder = Folder(under_way(tmp_path / "run"))
+    folder.state()
+    with (tmp_path / "run" / ".train.partial" / "steps.jsonl").open("a") as file:
+        file.write("\0\0\0\n")
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=r"steps\.jsonl is damaged: a line is not JSON"):
+            folder.state()
 
 
 def test_a_long_log_is_kept_as_means(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import string
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,8 +26,7 @@ def client(path: Path) -> TestClient:
 def parts(browser: TestClient, query: str = "") -> dict[str, str]:
     answer = browser.get(f"/parts{query}")
     assert answer.status_code == 200
-    found: dict[str, str] = answer.json()
-    return found
+    return {id: part["html"] for id, part in answer.json().items()}
 
 
 def text(html: str) -> str:
@@ -79,14 +78,25 @@ def test_nothing_inline_and_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_only_what_has_changed_is_sent(tmp_path: Path) -> None:
     path = under_way(tmp_path / "run")
     browser = client(path)
-    first = browser.get("/parts")
-    again = browser.get("/parts", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, again.text) == (304, "")
+    first = browser.get("/parts").json()
+    known = ",".join(part["version"] for part in first.values())
+    assert browser.get("/parts", params={"known": known}).json() == {}
     add(path / ".train.partial" / "steps.jsonl", [row(11)])
-    changed = browser.get("/parts", headers={"If-None-Match": first.headers["etag"]})
-    assert changed.status_code == 200
-    same = {id for id, html in changed.json().items() if first.json()[id] == html}
-    assert same == {"phase", "chain", "trainings", "answers", "evals"}
+    changed = browser.get("/parts", params={"known": known}).json()
+    assert set(changed) == {"figures", "curves"}
+    assert all(changed[id]["html"] != first[id]["html"] for id in changed)
+    gone = browser.get("/parts", params={"known": known, "training": "teacher"}).json()
+    assert gone["answers"]["html"] == ""  # as empty as another part that is known
+
+
+def test_a_run_that_is_removed_is_said_to_be(tmp_path: Path) -> None:
+    path = under_way(tmp_path / "run")
+    browser = client(path)
+    assert browser.get("/").status_code == 200
+    shutil.rmtree(path)
+    told = f"{path} is no run: there is no recipe.json."
+    assert (browser.get("/parts").status_code, browser.get("/parts").json()) == (400, {"error": told})
+    assert browser.get("/", headers={"Accept": "text/html"}).text == told
 
 
 def test_curves_are_drawn_when_there_is_more_to_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +165,12 @@ def test_a_student_without_a_teacher_that_writes_is_shown_beside_the_rows_own_an
     assert "The row's own answer Student It is 2. 1+1=3." in shown.replace("&#39;", "'")
 
 
+def test_answers_of_empty_lines_take_no_room(tmp_path: Path) -> None:
+    path = under_way(tmp_path / "run")
+    add(path / ".train.partial" / "generations.jsonl", [answered(11, "\n" * 128 + "3" + "\n" * 128, "\n" * 128)])
+    assert "\n" * 9 not in parts(client(path))["answers"]
+
+
 def test_a_stopped_and_a_finished_run(tmp_path: Path) -> None:
     path = under_way(tmp_path / "run")
     browser = client(path)
@@ -203,16 +219,6 @@ def test_chinese(tmp_path: Path) -> None:
     }
     left = set(re.findall(r"[A-Za-z]+", seen.replace(str(path), ""))) - own
     assert left == set()
-
-
-def test_both_languages_have_the_same_words() -> None:
-    english, chinese = (words(language).table for language in ("en", "zh"))
-    assert english.keys() == chinese.keys()
-    for key in (key for key in english if key.startswith("watch.")):
-        places = [
-            {name for _, name, _, _ in string.Formatter().parse(table[key]) if name} for table in (english, chinese)
-        ]
-        assert places[0] == places[1], key
 
 
 def test_plots_tell_what_they_show(tmp_path: Path) -> None:

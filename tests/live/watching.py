@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+BEGINNING = 1_700_000_000
 RECIPE: dict[str, Any] = {
     "output": "run",
     "teacher": {"model": None, "finetune": {}},
@@ -22,9 +23,10 @@ RECIPE: dict[str, Any] = {
 
 
 def run(path: Path, **changed: Any) -> Path:
-    """A folder that has a recipe and nothing else."""
+    """A folder that has a recipe and nothing else; the recipe is older than what is begun."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "recipe.json").write_text(json.dumps({**RECIPE, **changed}))
+    os.utime(path / "recipe.json", (BEGINNING - 1, BEGINNING - 1))
     return path
 
 
@@ -45,7 +47,7 @@ def begun(path: Path, step: str, at: float = 0.0) -> Path:
     partial.mkdir(exist_ok=True)
     mark = path / f".{step}.fingerprint"
     mark.write_text("x")
-    os.utime(mark, (1_700_000_000 + at, 1_700_000_000 + at))
+    os.utime(mark, (BEGINNING + at, BEGINNING + at))
     return partial
 
 

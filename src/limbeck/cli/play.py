@@ -71,15 +71,19 @@ def play(
     others = pairs(model or [], "--model")
     if api_key_env is not None and not any(where.startswith("http") for where in others.values()):
         raise RecipeError("--api-key-env would have no effect", fix="--model NAME=https://HOST/v1#MODEL")
-    from limbeck.live.server import Door, serve
+    from limbeck.live.server import Door, bound, serve
 
-    door = Door.checked(host, port, token)  # before the libraries, so that a mistake is told at once
+    door = Door.checked(host, port, token)  # before libraries and models, so that a mistake is told at once
+    bound(door).close()
     from limbeck.cli._quiet import quiet_libraries
 
     quiet_libraries()
+    from limbeck.live.desk import Desk
     from limbeck.live.opened import Opened
     from limbeck.live.play import play_app
 
     opened = Opened(run, others, api_key=api_key_env, budget_tokens=budget_tokens)
     opened.warm()
-    serve(play_app(opened, door, language=language), door)
+    desk = Desk()
+    serve(play_app(opened, door, desk, language=language), door)
+    desk.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from limbeck.core.errors import LimbeckError
 from limbeck.core.progress import console
 from limbeck.live.models import Answer, Asked, final
+from limbeck.live.server import plainly
 from limbeck.report.blocks import Pair
 from limbeck.report.examples import side_by_side
 from limbeck.tasks.causal_lm import CausalLM
@@ -148,9 +149,3 @@ def compare(answers: Sequence[Answer], asked: str = "") -> Compared | None:
 def _gist(answer: Answer) -> str:
     """What two answers are compared by: the class or the final answer, or a text as it stands."""
     return answer.prediction if answer.prediction is not None else " ".join((answer.text or "").split())
-
-
-def plainly(error: LimbeckError) -> str:
-    """An error as a sentence for a page, without what only helps on a command line."""
-    told = error.what if error.got is None else f"{error.what}: {error.got}"
-    return told[:1].upper() + told[1:] + "."

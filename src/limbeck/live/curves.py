@@ -90,7 +90,7 @@ class Drawer:
         line(axes, points, Key(title, "student"), 1.6)
         plain_ticks(axes.yaxis)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        name_axes(axes, self.say("axis.step"), title)
+        name_axes(axes, self.say("axis.step"), "")  # the heading above has the name
         first, last = (formats.significant(points[1][at]) for at in (0, -1))
         described = self.say("watch.small", name=title, first=first, last=last)
         return Plot(id, title, draw(figure, id, title, described), "", (), described)

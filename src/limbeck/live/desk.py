@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -25,7 +27,10 @@ class Desk:
         self.room = room
         self._there = 0
         self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="limbeck-play")
+        self._waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        # A daemon, for Python would wait at its end for an address that does not answer.
+        self._worker = threading.Thread(target=self._work, name="limbeck-play", daemon=True)
+        self._worker.start()
 
     def enter(self, work: Callable[[], T]) -> Future[T]:
         """Have a piece of work done when its turn comes.
@@ -37,10 +42,28 @@ class Desk:
             if self._there >= self.room:
                 raise Full
             self._there += 1
-        future = self._worker.submit(work)
-        future.add_done_callback(self._leave)
+        future: Future[T] = Future()
+        self._waiting.put((future, work))
         return future
 
-    def _leave(self, _: Future[T]) -> None:
-        with self._lock:
-            self._there -= 1
+    def close(self, seconds: float = 5.0) -> None:
+        """End when all that is there is done; what takes longer than this is left behind."""
+        self._waiting.put(None)
+        self._worker.join(seconds)
+
+    def _work(self) -> None:
+        while (piece := self._waiting.get()) is not None:
+            future, work = piece
+            tell: Callable[[], None] = _nothing
+            if future.set_running_or_notify_cancel():
+                try:
+                    tell = partial(future.set_result, work())
+                except BaseException as error:  # it is the asker's
+                    tell = partial(future.set_exception, error)
+            with self._lock:  # first, so that who is told finds room
+                self._there -= 1
+            tell()
+
+
+def _nothing() -> None:
+    """What is told to who went away."""

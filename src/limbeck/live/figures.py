@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from limbeck.live.folder import State, Step, Training
+from limbeck.live.words import words as live_words
 from limbeck.report import formats
 from limbeck.report.facts import MODELS, finite, model_name
 from limbeck.report.metrics import name_of, shown, value_text
 from limbeck.report.words import Words
-from limbeck.report.words import words as words_of
+from limbeck.report.words import words as report_words
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Figure:
 @cache
 def words(language: str) -> Words:
     """The words of this page and of the report, whose plots it shows."""
-    return Words(language, {**words_of(language).table, **words_of(language, "limbeck.live.words.watch").table})
+    return Words(language, {**report_words(language).table, **live_words(language).table})
 
 
 def phase(state: State, say: Words) -> str:

@@ -182,7 +182,7 @@ class Folder:
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = path.absolute()
         self._logs: dict[str, _Logs] = {}
         self._json: dict[Path, tuple[tuple[int, int], Any]] = {}
         self._refuse_others()
@@ -198,7 +198,12 @@ class Folder:
         )
 
     def state(self) -> State:
-        """How the run stands now."""
+        """How the run stands now.
+
+        Raises:
+            ArtifactError: the run is gone, or a file of it is damaged.
+        """
+        self._refuse_others()  # it may have been removed since
         recipe = self._read(self.path / "recipe.json") or {}
         busy = is_held(self.path)
         begun = {name: at for name in CHAIN if (at := self._begun(name)) is not None}
@@ -229,19 +234,25 @@ class Folder:
             if name == at_work:
                 again = True
                 yield Step(name, "under_way", began=begun[name])
+            elif name in begun and at_work is None:
+                again = True
+                yield Step(name, "stopped", began=begun[name])
             elif manifest is not None and name in wanted:
                 yield Step(name, "before" if again else "done", seconds=manifest.get("seconds"))
-            elif name in begun and at_work is None:
-                yield Step(name, "stopped", began=begun[name])
             elif name in wanted:
                 yield Step(name, "waiting")
 
     def _begun(self, name: str) -> float | None:
-        """When a step that is not done was begun or taken up; its mark is written anew each time."""
+        """When a step that is not done was begun or taken up; its mark is written anew each time.
+
+        A try at a step that is done, older than the recipe, is given up: a run writes its recipe at its end.
+        """
         try:
             if not (self.path / f".{name}.partial").is_dir():
                 return None
-            return (self.path / f".{name}.fingerprint").stat().st_mtime
+            at = (self.path / f".{name}.fingerprint").stat().st_mtime
+            given_up = (self.path / name / MANIFEST).exists() and at < (self.path / "recipe.json").stat().st_mtime
+            return None if given_up else at
         except FileNotFoundError:
             return None  # it has just come to its end
 

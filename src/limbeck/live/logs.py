@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.errors import ArtifactError
 from limbeck.report.curves import POINTS
 from limbeck.report.facts import finite
 
@@ -25,23 +26,29 @@ class Tail:
         self._end = b""
 
     def read(self, path: Path) -> tuple[bool, list[dict[str, Any]]]:
-        """The lines that were added, and whether they are to take the place of all that were read before."""
+        """The lines that were added, and whether they are to take the place of all that were read before.
+
+        Raises:
+            ArtifactError: a line is not JSON.
+        """
+        read_to, end = self.read_to, self._end
         try:
             with path.open("rb") as file:
-                file.seek(self.read_to - len(self._end))
+                file.seek(read_to - len(end))
                 new = file.read()
-                anew = not new.startswith(self._end)
-                if anew:
+                if anew := not new.startswith(end):
                     file.seek(0)
-                    self.read_to, self._end = 0, b""
-                    new = file.read()
+                    read_to, end, new = 0, b"", file.read()
         except FileNotFoundError:
-            anew, new = self.read_to > 0, b""
-            self.read_to, self._end = 0, b""
-        added = new[len(self._end) : new.rfind(b"\n") + 1]
-        self.read_to += len(added)
-        self._end = (self._end + added[-_KNOWN_END:])[-_KNOWN_END:]
-        return anew, [json.loads(line) for line in added.splitlines()]
+            anew, read_to, end, new = read_to > 0, 0, b"", b""
+        added = new[len(end) : new.rfind(b"\n") + 1]
+        try:
+            rows = [json.loads(line) for line in added.splitlines()]
+        except ValueError as error:
+            raise ArtifactError(f"{path} is damaged: a line is not JSON", got=str(error)) from error
+        self.read_to = read_to + len(added)
+        self._end = (end + added[-_KNOWN_END:])[-_KNOWN_END:]
+        return anew, rows
 
 
 class Thinned:

@@ -12,6 +12,8 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,40 +23,36 @@ from starlette.concurrency import run_in_threadpool
 
 from limbeck.core.errors import LimbeckError
 from limbeck.core.types import Sample
-from limbeck.live.asking import Answered, Compared, Event, Part, ask_all, plainly
+from limbeck.live.asking import Answered, Compared, Event, Part, ask_all
 from limbeck.live.desk import Desk, Full
 from limbeck.live.opened import Opened
-from limbeck.live.question import CHARACTERS, HOTTEST, NEW_TOKENS, PICTURE_BYTES, Question, data_url, read
-from limbeck.live.server import Door, ending, new_app, page, rendered
+from limbeck.live.question import HOTTEST, NEW_TOKENS, PICTURE_BYTES, Question, data_url, read
+from limbeck.live.server import Door, ending, new_app, page, plainly, rendered
 from limbeck.live.words import words
 from limbeck.report import formats
 from limbeck.tasks.causal_lm import CausalLM
 
 BODY_BYTES = 2 * PICTURE_BYTES
 """Longest body of a request: a picture grows by a third on its way."""
+_PERIOD = 0.2
+"""Seconds between two looks at whether the server is being stopped."""
 
 
-def play_app(opened: Opened, door: Door, *, language: str | None = None, desk: Desk | None = None) -> FastAPI:
+def play_app(opened: Opened, door: Door, desk: Desk, *, language: str | None = None) -> FastAPI:
     """The application of the playground.
 
     Args:
         opened: the run.
         door: who may come in.
+        desk: does the work.
         language: of the page; left out: that of the recipe's report.
-        desk: does the work; left out: one with its own thread.
     """
-    app, shown = new_app(door, body_bytes=BODY_BYTES), _Page(opened, language, desk or Desk())
-    app.add_exception_handler(LimbeckError, _told)
+    app, shown = new_app(door, body_bytes=BODY_BYTES), _Page(opened, language, desk)
     app.get("/")(shown.plain)
     app.post("/")(shown.posted)
     app.post("/ask")(shown.ask)
     app.get("/row")(shown.row)
     return app
-
-
-def _told(request: Request, error: Exception) -> Response:
-    assert isinstance(error, LimbeckError)
-    return JSONResponse({"error": plainly(error)}, 400)
 
 
 class _Page:
@@ -74,11 +72,11 @@ class _Page:
             if fields.get("draw"):
                 # Pictures cannot be sent by such a form: a test row is asked at once.
                 kept: dict[str, Any] = {k: fields[k] for k in ("max_new_tokens", "temperature", "paid") if k in fields}
-                fields = {**kept, **await self._work(self._drawn)}
+                fields = {**kept, **await self._done(request, self._drawn)}
             # Of a row its own pixels are asked, not their copy on the page.
             given = {k: v for k, v in fields.items() if k != "image"}
             question = await run_in_threadpool(read, self.opened, given, self.say)
-            await self._work(lambda: self._ask(question, events.append))
+            await self._done(request, lambda: self._ask(question, events.append, lambda: ending(request)))
         except HTTPException as error:
             return self._page(fields, wrong=str(error.detail), status=error.status_code)
         except LimbeckError as error:
@@ -88,7 +86,7 @@ class _Page:
     async def ask(self, request: Request) -> Response:
         try:
             fields = json.loads(await request.body())
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise HTTPException(400, self.say("play.wrong.request"))
@@ -102,10 +100,22 @@ class _Page:
 
         future = self._enter(lambda: self._ask(question, tell, lambda: stop.is_set() or ending(request)))
         future.add_done_callback(lambda _: tell(None))
-        return StreamingResponse(self._lines(queue, stop, question), media_type="application/x-ndjson")
 
-    async def row(self) -> Response:
-        return JSONResponse(await self._work(self._drawn))
+        async def lines() -> AsyncIterator[str]:
+            """What happens, a line each; who hangs up stops the work."""
+            try:
+                while (event := await self._next(request, queue)) is not None:
+                    yield json.dumps(self._event(event), ensure_ascii=False) + "\n"
+                if future.done():
+                    future.result()  # what nobody foresaw is not passed over
+                    yield json.dumps({"event": "end", "row": question.sample.id, "target": question.target}) + "\n"
+            finally:
+                stop.set()
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def row(self, request: Request) -> Response:
+        return JSONResponse(await self._done(request, self._drawn))
 
     def _page(
         self,
@@ -132,7 +142,7 @@ class _Page:
             verdict="".join(verdict),
             wrong=wrong,
             size=self._size,
-            most={"characters": CHARACTERS, "tokens": NEW_TOKENS, "temperature": int(HOTTEST), "bytes": PICTURE_BYTES},
+            most={"tokens": NEW_TOKENS, "temperature": int(HOTTEST), "bytes": PICTURE_BYTES},
             usual=min(opened.recipe.evaluate.max_new_tokens, NEW_TOKENS),
             has_pair=opened.recipe.data.text_pair is not None,
             words={key.rpartition(".")[2]: self.say.table[f"play.{key}"] for key in _SCRIPT},
@@ -143,30 +153,30 @@ class _Page:
             return self.say("play.elsewhere")
         return self.say("play.parameters", n=formats.text(asked.parameters, formats.magnitude))
 
-    def _ask(
-        self, question: Question, tell: Callable[[Event], None], stopped: Callable[[], bool] = lambda: False
-    ) -> None:
+    def _ask(self, question: Question, tell: Callable[[Event], None], stopped: Callable[[], bool]) -> None:
         ask_all(self.opened.models, question, self.opened.task, tell, stopped)
 
-    def _enter(self, work: Callable[[], Any]) -> Any:
+    def _enter(self, work: Callable[[], Any]) -> Future[Any]:
         try:
             return self.desk.enter(work)
         except Full:
             raise HTTPException(429, self.say("play.wrong.busy")) from None
 
-    async def _work(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.wrap_future(self._enter(work))
+    async def _done(self, request: Request, work: Callable[[], Any]) -> Any:
+        """What a piece of work gives, when its turn has come."""
+        future = asyncio.wrap_future(self._enter(work))
+        while not (await asyncio.wait([future], timeout=_PERIOD))[0]:
+            if ending(request):
+                raise HTTPException(503, self.say("play.script.broken"))
+        return future.result()
 
-    async def _lines(
-        self, queue: asyncio.Queue[Event | None], stop: threading.Event, question: Question
-    ) -> AsyncIterator[str]:
-        """What happens, a line each; who hangs up stops the work."""
-        try:
-            while (event := await queue.get()) is not None:
-                yield json.dumps(self._event(event), ensure_ascii=False) + "\n"
-            yield json.dumps({"event": "end", "row": question.sample.id, "target": question.target}) + "\n"
-        finally:
-            stop.set()
+    @staticmethod
+    async def _next(request: Request, queue: asyncio.Queue[Event | None]) -> Event | None:
+        """What happens next; None at the end, which is also that of the server."""
+        while not ending(request):
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(queue.get(), _PERIOD)
+        return None
 
     def _event(self, event: Event) -> dict[str, Any]:
         if isinstance(event, Part):
@@ -219,7 +229,8 @@ _SCRIPT = (
     "script.right_answer",
     "script.unknown",
     "script.again",
-    "script.nothing",
+    "nothing",
+    "colon",
     "script.by",
     "script.row",
     "script.row_own",

@@ -120,7 +120,7 @@ def _number(fields: Mapping[str, Any], name: str, default: float, bounds: tuple[
         return default
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if isinstance(value, bool) or not bounds[0] <= number <= bounds[1]:
         place = {"what": say(f"play.{name}"), "low": f"{bounds[0]:g}", "high": f"{int(bounds[1])}"}

@@ -7,8 +7,8 @@
 
 Templates extend `base.html.j2` (blocks `title`, `scripts`, `content`) and get `say`, words of
 `limbeck.live.words`. Scripts and style sheets are files of `live/static/`, at /assets/<name>; nothing may be inline.
-An endpoint raises `HTTPException(status, "a plain sentence.")`; the page gets it as {"error": sentence}. A stream
-ends when `ending(request)` is true, so that Ctrl-C is not kept waiting.
+An endpoint raises `HTTPException(status, "a plain sentence.")`; the page gets it as {"error": sentence}, and a
+LimbeckError too. A stream ends when `ending(request)` is true, so that Ctrl-C is not kept waiting.
 
 What the guard sees to, for every request:
     - a Host that is not this machine is refused, so that no other site's name can be pointed here (DNS rebinding);
@@ -133,6 +133,7 @@ def new_app(door: Door, *, body_bytes: int = 64 * 1024) -> FastAPI:
     app.state.server = None
     app.add_middleware(_Guard, door=door, body_bytes=body_bytes)
     app.add_exception_handler(AnyHTTPException, _refusal)
+    app.add_exception_handler(LimbeckError, _told)
     app.add_exception_handler(Exception, _broken)
     kept = {"base.css": ("text/css", style() + _static("base.css"))}
     for path in files("limbeck.live").joinpath("static").iterdir():
@@ -179,7 +180,7 @@ def serve(app: FastAPI, door: Door) -> None:
     Raises:
         LimbeckError: the port or the address cannot be had.
     """
-    taken = _bound(door)
+    taken = bound(door)
     host, port = taken.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     asked = "/?token=TOKEN" if door.token is not None else "/"
@@ -320,6 +321,17 @@ def _refusal(request: Request, error: Exception) -> Response:
     return _sentence(request, error.status_code, str(error.detail))
 
 
+def _told(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LimbeckError)
+    return _sentence(request, 400, plainly(error))
+
+
+def plainly(error: LimbeckError) -> str:
+    """An error as a sentence for a page, without what only helps on a command line."""
+    told = error.what if error.got is None else f"{error.what}: {error.got}"
+    return told[:1].upper() + told[1:] + "."
+
+
 def _broken(request: Request, error: Exception) -> Response:
     """What nobody foresaw; the terminal has the traceback, the page a sentence."""
     answer = _sentence(request, 500, "Something went wrong; the terminal says more.")
@@ -343,12 +355,16 @@ def _environment() -> Environment:
     return made
 
 
-def _bound(door: Door) -> socket.socket:
-    """A socket that has the port."""
+def bound(door: Door) -> socket.socket:
+    """A socket that has the port.
+
+    Raises:
+        LimbeckError: the port or the address cannot be had.
+    """
     try:
         kind, _, _, _, address = socket.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM)[0]
         taken = socket.socket(kind, socket.SOCK_STREAM)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise LimbeckError("this address cannot be had", got=f"--host {door.host}", fix="leave out --host") from error
     try:
         if os.name == "posix":

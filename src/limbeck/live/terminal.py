@@ -149,7 +149,7 @@ def _answers(training: Training, say: Words) -> list[RenderableType]:
 
 
 def _short(text: str) -> str:
-    kept, left_out = shortened(readable(text), LONGEST)
+    kept, left_out = shortened(readable(text).strip(), LONGEST)
     return f"{kept}…" if left_out else kept
 
 

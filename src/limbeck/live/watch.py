@@ -1,21 +1,20 @@
 """`limbeck watch` in the browser: a run's folder as a page that keeps up with it.
 
 GET /?training=MODEL&step=STEP        the page, whole; it can be read without a script
-GET /parts?training=MODEL&step=STEP   its parts, {id: HTML}; 304 where none has changed (ETag)
+GET /parts?training=MODEL&step=STEP   its parts, {id: {html, version}}, without those whose version is in &known=A,B
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from limbeck.live.curves import Drawer
 from limbeck.live.figures import called, figures, phase, progress, step_time, words
@@ -111,14 +110,16 @@ def watch_app(folder: Folder, door: Door) -> FastAPI:
         return page("watch.html.j2", say, state=state, parts=parts)
 
     @app.get("/parts")
-    def parts(request: Request, training: str | None = None, step: int | None = None) -> Response:
-        text = json.dumps(watcher.look(Look(training, step))[2], ensure_ascii=False)
-        version = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
-        if request.headers.get("if-none-match") == version:
-            return Response(status_code=304, headers={"ETag": version})
-        return Response(text, media_type="application/json", headers={"ETag": version})
+    def parts(training: str | None = None, step: int | None = None, known: str = "") -> JSONResponse:
+        shown, there = watcher.look(Look(training, step))[2], known.split(",")
+        now = {id: {"html": html, "version": _version(id, html)} for id, html in shown.items()}
+        return JSONResponse({id: part for id, part in now.items() if part["version"] not in there})
 
     return app
+
+
+def _version(id: str, html: str) -> str:
+    return hashlib.sha256(f"{id}:{html}".encode()).hexdigest()[:16]
 
 
 def _report(state: State) -> str | None:

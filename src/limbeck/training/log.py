@@ -135,7 +135,7 @@ def memory() -> dict[str, int]:
 def _lines_until(path: Path, step: int) -> list[str]:
     """Whole lines of a log up to a step; a line that a kill cut short is not one."""
     kept = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+    for line in path.read_text().splitlines(keepends=True):
         if not line.endswith("\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)

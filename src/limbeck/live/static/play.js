@@ -108,7 +108,9 @@ async function ask() {
       signal: underWay.signal,
     });
     if (!answer.ok) return tellWrong(await sentence(answer));
-    for await (const event of lines(answer)) show(event, entry);
+    let last = null;
+    for await (const event of lines(answer)) show((last = event), entry);
+    if (last?.event !== "end") return tellWrong(words.broken);
   } catch (error) {
     if (error.name !== "AbortError") return tellWrong(words.broken);
     state = words.stopped;
@@ -184,7 +186,7 @@ function listed(entry) {
   right.append(made("option", { value: "", textContent: words.unknown }));
   choices(entry).forEach(([title, value]) => right.append(made("option", { value, textContent: title, selected: value === entry.right })));
   right.addEventListener("change", () => { entry.right = right.value || null; });
-  const said = Object.entries(entry.answers).map(([model, answer]) => `${titleOf(model)}: ${(answer.prediction ?? answer.text ?? "").slice(0, 80) || words.nothing}`);
+  const said = Object.entries(entry.answers).map(([model, answer]) => titleOf(model) + words.colon + ((answer.prediction ?? answer.text ?? "").trim().slice(0, 80) || words.nothing));
   const asked = kind === "image"
     ? made("img", { src: shown, alt: entry.id })
     : made("span", { dir: "auto", textContent: (fields.text ?? fields.prompt).slice(0, 200) });
@@ -238,7 +240,10 @@ byId("download").addEventListener("click", () => {
 byId("file")?.addEventListener("change", () => {
   const file = byId("file").files[0];
   if (file === undefined) return;
-  if (file.size > Number(form.dataset.bytes)) return tellWrong(form.dataset.large);
+  if (file.size > Number(form.dataset.bytes)) {
+    byId("file").value = ""; // the picture of before is still the one that is asked
+    return tellWrong(form.dataset.large);
+  }
   tellWrong("");
   const reader = new FileReader();
   reader.addEventListener("load", () => {

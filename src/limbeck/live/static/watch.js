@@ -2,18 +2,16 @@
 "use strict";
 
 const PERIOD = 1500;
-const shown = {};
+const versions = {};
 const hidden = {};
-let version = "";
 let paused = false;
 let asking = null;
 let clock = 0;
 
 const at = (id) => document.getElementById(id);
 
-function put(id, html) {
-  if (shown[id] === html) return;
-  shown[id] = html;
+function put(id, { html, version }) {
+  versions[id] = version;
   const place = at(id);
   const held = document.activeElement;
   const key = place.contains(held) ? selector(held) : null;
@@ -48,23 +46,21 @@ async function ask() {
   clearTimeout(clock);
   asking?.abort();
   const mine = (asking = new AbortController());
+  let wrong = "";
   try {
-    const answer = await fetch(`/parts${location.search}`, {
-      headers: version ? { "If-None-Match": version } : {},
-      signal: mine.signal,
-    });
-    if (answer.status !== 304) {
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(told.error);
-      version = answer.headers.get("ETag") ?? "";
-      for (const [id, html] of Object.entries(told)) put(id, html);
-    }
-    at("lost").textContent = "";
-    at("fresh").textContent = at("fresh").dataset.fresh.replace("%", new Date().toLocaleTimeString(document.documentElement.lang));
-  } catch (error) {
+    const wanted = new URLSearchParams(location.search);
+    wanted.set("known", Object.values(versions).join(","));
+    const answer = await fetch(`/parts?${wanted}`, { signal: mine.signal });
+    const told = await answer.json();
+    if (answer.ok) {
+      for (const [id, part] of Object.entries(told)) put(id, part);
+      at("fresh").textContent = at("fresh").dataset.fresh.replace("%", new Date().toLocaleTimeString(document.documentElement.lang));
+    } else wrong = told.error ?? at("lost").dataset.lost;
+  } catch {
     if (mine.signal.aborted) return;
-    at("lost").textContent = at("lost").dataset.lost;
+    wrong = at("lost").dataset.lost;
   }
+  if (at("lost").textContent !== wrong) at("lost").textContent = wrong;
   if (asking === mine && !paused && !document.hidden) clock = setTimeout(ask, PERIOD);
 }
 

@@ -1,1 +1,0 @@
-"""What `limbeck watch` says of its own; the same keys in each language."""
