@@ -57,6 +57,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("gate", recipe.Gate, None, "A stage's. [More](teachers.md#gated)."),
     ("mixture", training.Mixture, None, "A stage's. [More](curriculum.md)."),
     ("on_policy", recipe.OnPolicy, None, "A stage's. [More](on-policy.md)."),
+    ("prune", recipe.Prune, None, "A stage's. [More](quantize.md#prune)."),
+    ("quantize", recipe.Quantize, None, "A stage's. [More](quantize.md)."),
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
     ("evaluate", recipe.Evaluate, None, "[More](evaluate.md)."),
     ("robustness", recipe.Robustness, None, "`evaluate.robustness`."),

@@ -11,6 +11,7 @@ what is done to a student after its training. 3,080 test rows, scored once.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ import torch
 from _arms import DATA, Arm, recipe_of, run_arms, table, write
 
 import limbeck
-from limbeck.core.recipe import Model, Quantize, load_recipe
+from limbeck.core.recipe import Model, Quantize, Recipe, load_recipe
 from limbeck.evaluation.predict import classify
-from limbeck.models.load import parameters
 from limbeck.models.quantize import prepare, settle
 from limbeck.pipeline._job import RunJob
 
@@ -56,9 +56,11 @@ def main() -> None:
     accuracy = trained.score("student", "accuracy")
     base = base_of(given, trained.student)
     found = run_arms(base, arms(), range(given.seeds), given.output)
-    found |= rounded_after(base, given, found)
+    found |= rounded_after(base, given)
+    near = nearness(base, given, trained.student)
     print(text := table(found, accuracy, ["KD, then int4", "cut to 1/2, KD"]))
-    facts = {"teacher_accuracy": accuracy, "arms": found, "table": text.splitlines()}
+    print("\n".join(f"{name:34} same answers {a:.2%}, KL {kl:.5f}" for name, (a, kl) in near.items()))
+    facts = {"teacher_accuracy": accuracy, "arms": found, "near": near, "table": text.splitlines()}
     print(write("evidence-smaller", {**facts, "epochs": given.epochs, "learning_rate": given.learning_rate}))
 
 
@@ -103,6 +105,7 @@ def arms() -> list[Arm]:
         arm("KD", SOFT),
         arm("QAT int4, KD", SOFT, quantize=INT4),
         arm("QAT int4, labels", [LABELS], quantize=INT4),
+        arm("QAT int8, KD", SOFT, quantize={}),
         arm("cut to 1/2, no training", SOFT, prune=HALF, **STILL),
         arm("cut to 1/2 by size, no training", SOFT, prune={**HALF, "importance": "magnitude"}, **STILL),
         arm("cut to 1/2, KD", SOFT, prune=HALF),
@@ -113,31 +116,55 @@ def arms() -> list[Arm]:
     ]
 
 
-def rounded_after(
-    base: Mapping[str, Any], given: argparse.Namespace, found: Mapping[str, Any]
-) -> dict[str, list[dict[str, float]]]:
+PLANS = {"int8": Quantize(), "int4": Quantize(**INT4)}
+
+
+def rounded_after(base: Mapping[str, Any], given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Students that did not know in training that they would be rounded."""
-    plans = {"int8": Quantize(), "int4": Quantize(**INT4)}
     scores: dict[str, list[dict[str, float]]] = {}
-    for seed in range(given.seeds):
-        for bits, plan in plans.items():
-            for start in ("teacher", "KD"):
-                arm = Arm("KD", SOFT, {})
-                recipe = load_recipe(recipe_of(base, arm, seed, given.output))
-                folder = Path(base["student"]["model"]) if start == "teacher" else Path(recipe.output) / "train/student"
-                name = f"{'no training' if start == 'teacher' else start}, then {bits}"
-                scores.setdefault(name, []).append({**score_rounded(recipe, folder, plan), "seed": seed})
+    for seed, bits in itertools.product(range(given.seeds), PLANS):
+        for start in ("no training", "KD"):
+            recipe, folder = folder_of(base, given, start, seed)
+            right, _ = answers(recipe, folder, PLANS[bits])
+            entry = {"accuracy": float(right.mean()), "seed": seed}
+            scores.setdefault(f"{start}, then {bits}", []).append(entry)
     return scores
 
 
-def score_rounded(recipe: Any, student: Path, plan: Quantize) -> dict[str, float]:
-    """Accuracy on the test rows after rounding the weights."""
+def nearness(base: Mapping[str, Any], given: argparse.Namespace, whole: Path) -> dict[str, tuple[float, float]]:
+    """By arm, over the seeds: share of test rows with the whole classifier's answer, and the mean KL from it."""
+    wanted = [(arm.name, arm.name, None) for arm in arms()]
+    wanted += [(f"{start}, then {bits}", start, PLANS[bits]) for start in ("no training", "KD") for bits in PLANS]
+    recipe, _ = folder_of(base, given, "KD", 0)
+    _, said = answers(recipe, whole)
+    near = {}
+    for name, start, plan in wanted:
+        found = []
+        for seed in range(given.seeds):
+            _, now = answers(*folder_of(base, given, start, seed), plan)
+            kl = (said * (np.log(said + 1e-12) - np.log(now + 1e-12))).sum(1).mean()
+            found.append(((said.argmax(1) == now.argmax(1)).mean(), kl))
+        near[name] = (float(np.mean([a for a, _ in found])), float(np.mean([kl for _, kl in found])))
+    return near
+
+
+def folder_of(base: Mapping[str, Any], given: argparse.Namespace, name: str, seed: int) -> tuple[Recipe, Path]:
+    """The recipe of an arm, and its student; `no training` is the whole classifier."""
+    arm = next(each for each in arms() if each.name == ("KD" if name == "no training" else name))
+    recipe = load_recipe(recipe_of(base, arm, seed, given.output))
+    whole = Path(base["student"]["model"])
+    return recipe, whole if name == "no training" else Path(recipe.output) / "train/student"
+
+
+def answers(recipe: Recipe, student: Path, plan: Quantize | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each test row is right, and the probabilities of its classes, after rounding the weights if asked."""
     job = RunJob(recipe)
     model, codec = job.stored(student, Model(model="student"))
-    prepare(model, plan)
-    settle(model)
-    answers = classify(model, codec, job.encode(job.splits.test, codec).features, 64, "test rows")
-    return {"accuracy": float(np.mean(answers["correct"])), "parameters": float(parameters(model))}
+    if plan is not None:
+        prepare(model, plan)
+        settle(model)
+    found = classify(model, codec, job.encode(job.splits.test, codec).features, 64, None)
+    return np.array(found["correct"]), np.array(found["probabilities"])
 
 
 if __name__ == "__main__":

@@ -134,6 +134,18 @@ def test_models_that_cannot_stand_there(evaluated: Path, tmp_path: Path) -> None
 
     with pytest.raises(RecipeError, match="for classifiers"):
         cascade(job, {})
+    rows = tmp_path / "rows.csv"
+    for teacher, reason in (
+        ({"model": "moving-average"}, "no weights of its own"),
+        ({"also": [{"model": "another"}]}, "several teach here"),
+        ({"finetune": None, "config": None, "model": "x", "tokenizer": None, "revision": "v1"}, "cannot be served"),
+    ):
+        given = recipe(tmp_path / "run", rows, cascade={})
+        given["student"] = {"config": given["teacher"]["config"], "tokenizer": given["teacher"]["tokenizer"]}
+        given["teacher"] = teacher if "model" in teacher and "finetune" not in teacher else given["teacher"] | teacher
+        with pytest.raises(RecipeError, match=reason):
+            run_recipe(Recipe.model_validate(given))
+    assert not (tmp_path / "run" / "train").exists()
     with pytest.raises(ValueError, match="called teacher"):
         fitted(evaluated, {"to": ["teacher", "teacher"]})
     with pytest.raises(ValueError, match="exactly one of accuracy"):

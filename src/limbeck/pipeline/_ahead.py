@@ -22,6 +22,7 @@ from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
 from limbeck.objectives import DistributionTerm
 from limbeck.objectives.base import BatchTerm
 from limbeck.pipeline._job import RunJob
+from limbeck.pipeline._members import check_cascade
 from limbeck.pipeline._prompts import given_prompts
 from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
 from limbeck.pipeline._writers import currencies
@@ -56,6 +57,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_generate(recipe)
     check_evaluate(recipe)
     _check_shipping(recipe)
+    check_cascade(recipe)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
     if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:

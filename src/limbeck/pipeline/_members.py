@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from limbeck.core.artifacts import Artifact
 from limbeck.core.errors import RecipeError
 from limbeck.core.parts import config_of
+from limbeck.core.recipe import Recipe, Teacher
 from limbeck.core.recipe.cascade import Cascade, Rung
 from limbeck.core.types import Sample
 from limbeck.evaluation.predictions import Predictions, read
@@ -32,6 +33,7 @@ from limbeck.runtime.card import CARD, Card, read_card
 from limbeck.runtime.cascade import Member
 from limbeck.runtime.guess import student_folder
 from limbeck.runtime.student import ServedStudent, codec_of, runner_of
+from limbeck.tasks import Task
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -58,11 +60,35 @@ class Said:
     cost: float | None = None
 
 
+def check_cascade(recipe: Recipe) -> None:
+    """What the recipe alone tells of its cascade, before anything is trained.
+
+    Raises:
+        RecipeError: it is for another kind of task, or its teacher cannot be asked alone.
+    """
+    section, teacher, task = recipe.cascade, recipe.teacher, cast(Task, recipe.task)
+    if section is None:
+        return
+    if "label" not in task.roles:
+        raise RecipeError("`cascade` is for classifiers", got=task.type(), fix="leave it out")
+    if all(rung.model != "teacher" for rung in section.to):
+        return
+    if teacher is None or teacher.is_moving:
+        what = "the cascade goes up to the teacher, but the recipe's has no weights of its own"
+        raise RecipeError(what, got="no teacher" if teacher is None else teacher.model, fix="cascade.to=[FOLDER]")
+    if teacher.also:
+        what = "a cascade asks one model at a time, but several teach here"
+        raise RecipeError(what, got=f"{1 + len(teacher.also)} teachers", fix="name one by its folder: cascade.to")
+    named = teacher.endpoint is None and teacher.finetune is None
+    if named and (teacher.revision is not None or isinstance(teacher.tokenizer, str)):
+        what = "a teacher with a `revision` or a `tokenizer` of its own cannot be served as it is named"
+        raise RecipeError(what, got=teacher.model, fix="save both in one folder, and name that")
+
+
 def members(job: RunJob, section: Cascade, made: Mapping[str, Artifact]) -> list[Member]:
     """The student and what stands behind it.
 
     Raises:
-        RecipeError: the recipe has no such model, or none that can be asked alone.
         ModelError: there is nothing in a folder.
     """
     own = "compress" if "compress" in made else "train"
@@ -90,20 +116,11 @@ def _behind(rung: Rung) -> Member:
 
 
 def _teacher(job: RunJob, rung: Rung, made: Mapping[str, Artifact]) -> Member:
-    teacher = job.recipe.teacher
-    if teacher is None or teacher.is_moving:
-        what = "the cascade goes up to the teacher, but the recipe's has no weights of its own"
-        raise RecipeError(what, got="no teacher" if teacher is None else teacher.model, fix="cascade.to=[FOLDER]")
-    if teacher.also:
-        what = "a cascade asks one model at a time, but several teach here"
-        raise RecipeError(what, got=f"{1 + len(teacher.also)} teachers", fix="name one by its folder: cascade.to")
+    teacher = cast(Teacher, job.recipe.teacher)
     if teacher.endpoint is not None:
         return _behind(rung.model_copy(update={"model": None, "endpoint": teacher.endpoint, "name": rung.title}))
     if "teacher/config.json" in made["prepare"].manifest["files"]:
         return _local(job.output, rung.title, "prepare/teacher")
-    if teacher.revision is not None or isinstance(teacher.tokenizer, str):
-        what = "a teacher with a `revision` or a `tokenizer` of its own cannot be served as it is named"
-        raise RecipeError(what, got=teacher.model, fix="save both in one folder, and name that")
     given = Path(str(teacher.model))
     return _local(job.output, rung.title, str(given.resolve()) if given.is_dir() else str(teacher.model))
 

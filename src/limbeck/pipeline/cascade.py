@@ -33,7 +33,7 @@ from limbeck.evaluation.cascade import Fitted, Point, Rows, answered_by, curve_o
 from limbeck.evaluation.metrics.calibration import temperature_of
 from limbeck.evaluation.statistics import difference, mean, share_interval
 from limbeck.pipeline._job import RunJob
-from limbeck.pipeline._members import Said, evaluated_as, members, said
+from limbeck.pipeline._members import Said, check_cascade, evaluated_as, members, said
 from limbeck.pipeline.evaluate import evaluated
 from limbeck.runtime.cascade import Member, Plan, write_plan
 from limbeck.runtime.student import calibrated
@@ -56,8 +56,7 @@ def cascade(job: RunJob, made: Mapping[str, Artifact]) -> Artifact | None:
     section = job.recipe.cascade
     if section is None:
         return None
-    if job.label_names is None:
-        raise RecipeError("`cascade` is for classifiers", got=job.task.type(), fix="leave it out")
+    check_cascade(job.recipe)
     parents = {name: made[name] for name in ("prepare", "train", "evaluate", "compress") if name in made}
     found = members(job, section, parents)
     inputs = {"cascade": dump_recipe(section), "members": [asdict(each) for each in found]}
