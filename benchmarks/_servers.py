@@ -103,8 +103,9 @@ def fastapi(folder: Path, port: int) -> None:
 
 def litserve(form: str, folder: Path, port: int) -> None:
     """LitServe with one worker."""
-    from _litserve_api import Api
     from litserve import LitServer
+
+    from _litserve_api import Api
 
     server = LitServer(Api(folder, *LITSERVE[form]), accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")

@@ -5,9 +5,9 @@
     python benchmarks/b10_serving.py --quick     # one short round; writes nothing
 
 The student has BERT's shape, 4 layers of width 256, random weights, 77 classes; texts have 8 to 512 tokens, as many
-short as long ones on a logarithmic scale. Every server (`_servers.py`) is a process of its own, with one thread for the
-model; all have the same processors, and whoever asks has the last one to itself. Servers that are not asked are stopped.
-Before anything is timed, all must give the answers of the model without a server.
+short as long ones on a logarithmic scale. Every server (`_servers.py`) is a process of its own, with one thread for
+the model; all have the same processors, and whoever asks has the last one to itself. Servers that are not asked are
+stopped. Before anything is timed, all must give the answers of the model without a server.
 
     capacity     answers a second to 32 callers who ask again at once
     load         requests come at random (Poisson), at 30, 60 and 90 % of the capacity of `limbeck, one by one`, the
@@ -36,7 +36,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,9 @@ import numpy as np
 
 import _bench
 import _servers
+from _load import CALLERS, LATE, Running, closed_loop, open_loop
 
 RATES = (0.3, 0.6, 0.9)
-CALLERS = 32
-MOST_OPEN = 2000
-"""Requests under way; beyond it one counts as refused, as by a full backlog."""
-LATE = 10.0
-"""Seconds after which nobody waits for an answer."""
 BASE = "limbeck, one by one"
 HASTY = "limbeck, deadline"
 FORMS = (*_servers.LIMBECK, *_servers.LITSERVE, _servers.FASTAPI)
@@ -97,7 +92,6 @@ def arguments() -> argparse.Namespace:
 def save_student(folder: Path) -> Path:
     """An ONNX export of a student with random weights."""
     from b08_latency import save_model
-
     from limbeck.exporters.onnx import Onnx
     from limbeck.runtime.card import write_card
 
@@ -113,35 +107,6 @@ def questions(folder: Path, count: int) -> tuple[list[bytes], list[dict[str, Any
     lengths = np.exp(draw.uniform(np.log(8), np.log(512), count)).astype(int)
     texts = [" ".join(f"w{i}" for i in draw.integers(0, 1000, length)) for length in lengths]
     return [json.dumps({"text": text}).encode() for text in texts], [direct.answers([direct.ids(t)])[0] for t in texts]
-
-
-@dataclass
-class Running:
-    """A server and its processes."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def signal(self, what: int) -> None:
-        """To all of its processes."""
-        os.killpg(self.process.pid, what)
-
-    def seconds(self) -> float:
-        """Of the processors, that it has had."""
-        import psutil
-
-        first = psutil.Process(self.process.pid)
-        times = [each.cpu_times() for each in [first, *first.children(recursive=True)]]
-        return float(sum(each.user + each.system for each in times))
-
-    @contextmanager
-    def awake(self) -> Iterator[None]:
-        """While it is asked."""
-        self.signal(signal.SIGCONT)
-        try:
-            yield
-        finally:
-            self.signal(signal.SIGSTOP)
 
 
 @contextmanager
@@ -181,7 +146,7 @@ def wait_for(server: Running, form: str) -> None:
         try:
             asked(server, b'{"text": "w1 w2"}')
             return
-        except OSError:
+        except (OSError, ValueError):  # not there yet, or not ready
             time.sleep(0.2)
     raise SystemExit(f"{form} does not answer")
 
@@ -210,124 +175,6 @@ def compared(server: Running, texts: list[bytes], answers: list[dict[str, Any]],
     if wrong or apart > 1e-4:
         raise SystemExit(f"no parity: {wrong} other labels, confidences up to {apart:.1e} apart")
     return {"rows": count, "largest_difference": apart}
-
-
-@dataclass
-class Load:
-    """What came of one load."""
-
-    took: list[float] = field(default_factory=list)
-    missed: int = 0
-    seconds: float = 0.0
-    cpu: float = 0.0
-
-    def told(self, rate: float) -> dict[str, float]:
-        """Its figures, in milliseconds where they are times."""
-        took = np.array(self.took or [float("inf")]) * 1e3
-        count = len(self.took) + self.missed
-        return {
-            "rate": rate,
-            "mean": float(took.mean()),
-            "p50": float(np.percentile(took, 50)),
-            "p99": float(np.percentile(took, 99)),
-            "answered": len(self.took) / max(self.seconds, 1e-9),
-            "missed": self.missed / max(count, 1),
-            "cpu_ms": self.cpu / max(len(self.took), 1) * 1e3,
-        }
-
-
-class Caller:
-    """Asks a server over connections that are kept.
-
-    Args:
-        port: of the server.
-        texts: requests, taken in turn.
-    """
-
-    def __init__(self, port: int, texts: list[bytes], load: Load):
-        self._port, self._load, self._open = port, load, 0
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        head = "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
-        self._texts = itertools.cycle([f"{head}{len(each)}\r\n\r\n".encode() + each for each in texts])
-
-    async def ask(self, due: float) -> None:
-        """One request, whose time runs since it was due."""
-        if self._open >= MOST_OPEN:
-            self._load.missed += 1
-            return
-        self._open += 1
-        try:
-            async with asyncio.timeout(LATE):
-                status = await self._ask(next(self._texts))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            status = 0
-        finally:
-            self._open -= 1
-        if status == 200:
-            self._load.took.append(time.perf_counter() - due)
-        else:
-            self._load.missed += 1
-
-    async def _ask(self, request: bytes) -> int:
-        if self._free:
-            reader, writer = self._free.pop()
-        else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        whole = False
-        try:
-            writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
-            whole = b"connection: close" not in head
-        finally:
-            if whole:
-                self._free.append((reader, writer))
-            else:
-                writer.close()
-        return int(head[9:12])
-
-
-def closed_loop(server: Running, texts: list[bytes], seconds: float) -> Load:
-    """As many callers as `CALLERS`, who ask again at once."""
-
-    async def work(caller: Caller, end: float) -> None:
-        while (now := time.perf_counter()) < end:
-            await caller.ask(now)
-
-    async def run(load: Load) -> None:
-        caller, end = Caller(server.port, texts, load), time.perf_counter() + seconds
-        await asyncio.gather(*(work(caller, end) for _ in range(CALLERS)))
-
-    return _timed(server, run)
-
-
-def open_loop(server: Running, texts: list[bytes], rate: float, seconds: float, seed: int) -> Load:
-    """Requests at random, `rate` a second, whatever becomes of those before."""
-    draw = np.random.default_rng(seed)
-    due = np.cumsum(draw.exponential(1 / rate, max(1, int(rate * seconds))))
-
-    async def run(load: Load) -> None:
-        caller, began, tasks = Caller(server.port, texts, load), time.perf_counter(), set[asyncio.Task[None]]()
-        for at in (began + due).tolist():
-            if (left := at - time.perf_counter()) > 0:
-                await asyncio.sleep(left)
-            elif len(tasks) % 16 == 0:
-                await asyncio.sleep(0)
-            task = asyncio.ensure_future(caller.ask(at))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-
-    return _timed(server, run)
-
-
-def _timed(server: Running, run: Any) -> Load:
-    load = Load()
-    with server.awake():
-        cpu, began = server.seconds(), time.perf_counter()
-        asyncio.run(run(load))
-        load.seconds, load.cpu = time.perf_counter() - began, server.seconds() - cpu
-    return load
 
 
 def measured(servers: dict[str, Running], texts: list[bytes], options: argparse.Namespace, seed: int) -> dict[str, Any]:

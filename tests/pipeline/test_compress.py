@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import limbeck
-from limbeck.core.artifacts import load
-from limbeck.core.errors import BudgetError, ModelError, RecipeError
+from limbeck.core.artifacts import load, seal
+from limbeck.core.errors import ArtifactError, BudgetError, ModelError, RecipeError
 from limbeck.core.recipe import Recipe
 from limbeck.core.recipe.compress import Gate
 from limbeck.evaluation.predictions import read
@@ -166,6 +166,16 @@ def test_without_compression_the_evaluation_is_taken_anew(run: dict[str, Any], t
     result = run_recipe(Recipe.model_validate(recipe), until="evaluate")
 
     assert ("compressed", "accuracy") not in {(row["model"], row["name"]) for row in result.scores}
+
+
+def test_a_student_that_was_compressed_before_another_training_is_not_exported(
+    run: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(run["output"], tmp_path / "run")
+    seal(tmp_path / "run" / "train", {**load(tmp_path / "run" / "train").manifest, "seconds": 1.0})
+
+    with pytest.raises(ArtifactError, match=r"made from another student[\s\S]*limbeck compress"):
+        limbeck.export(tmp_path / "run", "onnx")
 
 
 def test_folders_are_measured_side_by_side(run: dict[str, Any], tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_two_steps(path: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     if recipe.compress is not None:
         settings += ["compress.gate={drop: 1.0}"]  # few rows, and a student that knows nothing
     if recipe.task.type() == "text_classification":
-        settings += _without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
+        settings += without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
     elif path.stem == "fashion-mnist":
         settings += ["data={train: digits}", "teacher.config.embedding_size=8", "teacher.config.hidden_sizes=[8,8,8,8]"]
     elif path.stem == "r1-to-qwen":
@@ -76,7 +76,7 @@ def test_two_steps(path: Path, tmp_path: Path, endpoint: Endpoint) -> None:
         assert {name: told[name] for name in ("rows", "dropped", "pass_at")} == _TOLD[path.stem]
 
 
-def _without_downloads(folder: Path, small: bool) -> list[str]:
+def without_downloads(folder: Path, small: bool) -> list[str]:
     """A tiny encoder, and a table of texts, in the place of the hub's."""
     made = limbeck.run(texts(folder / "teacher", folder / "rows.csv"), until="prepare").output
     rows = [f"data.{split}={folder}/rows.csv" for split in ("train", "test")]

@@ -211,6 +211,12 @@ def test_what_would_come_too_late_is_refused_at_the_door() -> None:
             assert refused.value.retry_after == 4
 
 
+def test_an_idle_engine_takes_what_it_takes_for_too_slow() -> None:
+    with engine(Model()) as made:
+        made.measured([(100, 1.0), (200, 2.0)])  # it was slow once, and only by computing learns that it is no more
+        assert made.submit(["a"], [400], deadline=1).future.result(5) == [("answer", "a")]
+
+
 def test_groups_never_share_a_batch() -> None:
     model = Model()
     with engine(model) as made:

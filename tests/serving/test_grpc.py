@@ -127,6 +127,11 @@ def test_what_is_wrong_is_told_by_code(caller: Caller) -> None:
     assert refused(infer, model_name="text", inputs=large)[0] == "RESOURCE_EXHAUSTED"
 
 
+def test_of_a_stranger_no_message_is_read(caller: Caller) -> None:
+    large = texts("a" * 300_000)  # above what is read of anybody
+    assert refused(caller.ModelInfer, model_name="text", inputs=large, metadata=())[0] == "UNAUTHENTICATED"
+
+
 def test_a_full_queue_a_deadline_and_a_cancelled_call(serving: Serving, caller: Caller) -> None:
     runner = serving.runner("text")
     runner.entered.clear()

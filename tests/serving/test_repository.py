@@ -48,6 +48,28 @@ def test_versions_are_folders_with_numbers(two: tuple[Path, Path], tmp_path: Pat
         assert [entry["state"] for entry in models.index()] == ["READY"] * 3
 
 
+def test_a_folder_that_is_just_being_replaced_stops_no_watcher(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(two[0], tmp_path / "1")
+    looks = []
+
+    def gone_for_a_moment(folder: Path) -> dict[str, Path]:
+        looks.append(folder)
+        if len(looks) < 3:
+            raise FileNotFoundError(folder)
+        return versions_in(folder)
+
+    with repository({"m": tmp_path}) as models:
+        monkeypatch.setattr("limbeck.serving.repository.versions_in", gone_for_a_moment)
+        shutil.copytree(two[1], tmp_path / "2")
+        models.watch(0.02)
+        end = time.monotonic() + 20
+        while models.versions("m") != ["1", "2"] and time.monotonic() < end:
+            time.sleep(0.02)
+        assert models.versions("m") == ["1", "2"]
+
+
 def test_a_name_is_given_once(two: tuple[Path, Path]) -> None:
     with repository({"m": two[0]}) as models, pytest.raises(ModelError, match="two models"):
         models.add("m", two[1])

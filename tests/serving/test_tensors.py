@@ -81,3 +81,11 @@ def test_infinite_numbers_are_not_written_as_json() -> None:
 def test_numbers_beyond_their_type_are_refused(datatype: str, value: float) -> None:
     with pytest.raises(BadRequest):
         from_json("x", datatype, [1], [value])
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_bytes_that_are_no_numbers_are_refused(datatype: str, value: float) -> None:
+    data = np.array([1.0, value], dtype={"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}[datatype]).tobytes()
+    with pytest.raises(BadRequest, match=datatype):
+        from_bytes("x", datatype, [2], data)

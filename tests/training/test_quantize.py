@@ -25,7 +25,7 @@ from limbeck.objectives.distribution.kl import KL
 from limbeck.runtime.card import Card
 from limbeck.training.job import Job, StageJob
 from limbeck.training.loop import train
-from tests.runtime.students import BERT, LABELS, TEXT, student
+from tests.runtime.students import BERT, LABELS, PICTURE, RESNET, TEXT, student
 from tests.training.feature_job import feature_job
 from tests.training.ragged import make_job
 
@@ -100,36 +100,51 @@ def test_convolutions_are_rounded_too() -> None:
     assert [type(m) for m in model.modules()] == classes
 
 
-def float_and_integer_weights(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+def float_and_integer_weights(folder: Path, task: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of every weight that `compress: int8` rounds, what it was and what its integers say."""
-    save(graph_of(folder, Card(task=TEXT, labels=LABELS), 21), folder / "model.onnx")
-    Int8Compressor().compress(folder / "model.onnx", folder / "int8.onnx", [])
+    save(graph_of(folder, Card(task=task, labels=LABELS), 21), folder / "model.onnx")
+    pixels = np.random.default_rng(0).normal(size=(2, 1, 8, 8)).astype(np.float32)
+    Int8Compressor().compress(folder / "model.onnx", folder / "int8.onnx", [{"pixel_values": pixels}])
     before, after = (
         {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(folder / name).graph.initializer}
         for name in ("model.onnx", "int8.onnx")
     )
     found = []
     for name in (name.removesuffix("_quantized") for name in after if name.endswith("_quantized")):
-        scale, zero = after[f"{name}_scale"], after[f"{name}_zero_point"].astype(np.int32)
-        said = ((after[f"{name}_quantized"].astype(np.int32) - zero) * scale).astype(np.float32)
-        turned = [x for x in (said, said.T) if x.shape == before[name].shape]  # a Gemm's is, and may be square
-        found.append((before[name], min(turned, key=lambda x: float(np.abs(x - before[name]).max()))))
+        integers, scale = after[f"{name}_quantized"].astype(np.int32), after[f"{name}_scale"]
+        if integers.ndim > 1:  # a bias is none
+            zero, first = after[f"{name}_zero_point"].astype(np.int32), (-1,) + (1,) * (integers.ndim - 1)
+            channels = [x.reshape(first) if integers.ndim == 4 else x for x in (zero, scale)]
+            said = ((integers - channels[0]) * channels[1]).astype(np.float32)
+            turned = [x for x in (said, said.T) if x.shape == before[name].shape]  # a Gemm's is, and may be square
+            found.append((before[name], min(turned, key=lambda x: float(np.abs(x - before[name]).max()))))
     return found
 
 
 @pytest.mark.parametrize("settled", [True, False])
-def test_compressing_what_was_settled_changes_no_weight(tmp_path: Path, settled: bool) -> None:
-    """And it does change one that was not."""
-    student(tmp_path, TEXT, BERT)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+@pytest.mark.parametrize(("task", "config", "layers"), [(TEXT, BERT, 17), (PICTURE, RESNET, 7)], ids=["bert", "resnet"])
+def test_compressing_what_was_settled_changes_no_weight(
+    tmp_path: Path, task: dict[str, Any], config: dict[str, Any], layers: int, settled: bool
+) -> None:
+    """And it does change all of one that was not. Norms after convolutions become parts of their weights meanwhile."""
+    student(tmp_path, task, config)
+    kind = (
+        transformers.AutoModelForImageClassification
+        if task is PICTURE
+        else transformers.AutoModelForSequenceClassification
+    )
+    model = kind.from_pretrained(tmp_path)
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.running_var, 0.2, 2.0)
+        nn.init.uniform_(norm.weight, -2.0, 2.0)
     if settled:
         prepare(model, Quantize(activations="int8"))
-        assert settle(model)
-        model.save_pretrained(tmp_path)
+        assert len(settle(model)) == layers
+    model.save_pretrained(tmp_path)
 
-    weights = float_and_integer_weights(tmp_path)
+    weights = float_and_integer_weights(tmp_path, task)
 
-    assert len(weights) > 12
+    assert len(weights) == layers
     far = [float(np.abs(before - after).max() / np.abs(before).max()) for before, after in weights]
     assert max(far) < 1e-6 if settled else min(far) > 1e-4
 

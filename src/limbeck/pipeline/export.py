@@ -148,10 +148,13 @@ def export_at(
     if is_run:
         recipe = load_recipe(json.loads((where / "recipe.json").read_text(encoding="utf-8")))
         job = RunJob(recipe.model_copy(update={"output": where}), force)
-        names = ("train", "compress", "evaluate")
+        names = ("train", *(["compress"] if recipe.compress is not None else []), "evaluate")
         there = {name: artifacts.load(where / name) for name in names if (where / name / MANIFEST).is_file()}
         if "train" not in there:
             raise ArtifactError(f"{where} has no student yet", fix="limbeck train RECIPE")
+        if "compress" in there and there["compress"].manifest["parents"]["train"] != there["train"].digest:
+            what = f"{where}/compress was made from another student than {where}/train holds now"
+            raise ArtifactError(what, fix=f"limbeck compress {where}")
         exporters = exporters or [cast(Exporter, each) for each in recipe.export]
         student = trained(job, there)
     else:

@@ -15,7 +15,7 @@ from limbeck.serving.settings import Settings
 _REASONS = {
     400: "The request cannot be read, or does not fit the model.",
     401: "The token is missing or wrong.",
-    403: "The server was started without leave to do this.",
+    403: "The server was started without leave to do this, or without a token and called by another name.",
     404: "There is no such model.",
     408: "The request took too long to come.",
     413: "The request is too large.",
@@ -32,7 +32,7 @@ _ROWS = ("Row", "PredictOne")
 
 def failures(*codes: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route."""
-    return {code: {"model": schema.Error, "description": _REASONS[code]} for code in (401, 408, 500, *codes)}
+    return {code: {"model": schema.Error, "description": _REASONS[code]} for code in (401, 403, 408, 500, *codes)}
 
 
 def body(name: str, *, required: bool = True, binary: bool = False) -> dict[str, Any]:

@@ -13,16 +13,17 @@ import logging
 import re
 import time
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from limbeck.serving.errors import BadRequest, Draining, Overloaded, ServingError, TooLarge, Unauthorized
+from limbeck.serving.errors import BadRequest, Draining, Forbidden, Overloaded, ServingError, TooLarge, Unauthorized
 from limbeck.serving.logs import ACCESS
 from limbeck.serving.metrics import Metrics
-from limbeck.serving.settings import Settings
+from limbeck.serving.settings import TOKEN, Settings, is_loopback
 
 OPEN = frozenset({"/v2/health/live"})
 """Routes that need no token."""
@@ -69,6 +70,18 @@ def same_token(given: str | None, token: str | None) -> bool:
     kind, _, sent = (given or "").partition(" ")
     right = hmac.compare_digest(sent.strip().encode(), token.encode())
     return right and kind.lower() == "bearer"
+
+
+def _is_from_here(headers: Headers) -> bool:
+    """Whether a request is for this machine by its own name, and not from a page of somebody else's in a browser.
+
+    Such a page may send requests here, and with a name of its own that leads here (DNS rebinding) read the answers.
+    """
+    names = [headers.get("host", ""), *([headers["origin"].partition("://")[2]] if "origin" in headers else [])]
+    try:
+        return all(is_loopback(urlsplit(f"//{name}").hostname or "") for name in names)
+    except ValueError:
+        return False
 
 
 class Door:
@@ -124,6 +137,8 @@ class Door:
     def _admit(self, path: str, headers: Headers) -> None:
         if path not in OPEN and not same_token(headers.get("authorization"), self.settings.token):
             raise Unauthorized("the token is missing or wrong", fix="authorization: Bearer TOKEN")
+        if self.settings.token is None and path not in OPEN and not _is_from_here(headers):
+            raise Forbidden("without a token, this machine is answered only, by its own name", fix=f"set {TOKEN}")
         if path in _PROBES:
             return
         if self.closed:

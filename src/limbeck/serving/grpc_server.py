@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -75,7 +75,9 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),
             ("grpc.max_connection_idle_ms", 300_000),
         ]
-        self._server = aio.server(options=options, maximum_concurrent_rpcs=settings.max_requests)
+        self._server = aio.server(
+            options=options, maximum_concurrent_rpcs=settings.max_requests, interceptors=[_Admission(self._admit)]
+        )
         calls: dict[str, Call] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -110,16 +112,11 @@ class GrpcServer:
             await self._server.stop(seconds)
 
     def _guarded(self, name: str, call: Call) -> Call:
-        """A call behind the same door as HTTP has: token, errors, log and metrics."""
+        """A call with its errors, log and metrics."""
 
         async def guarded(request: Any, context: Any) -> Any:
             began, code = time.monotonic(), "CANCELLED"
-            told = dict(context.invocation_metadata() or ())
             try:
-                if name != "ServerLive" and not same_token(_text(told.get("authorization")), self._settings.token):
-                    raise Unauthorized("the token is missing or wrong", fix="metadata authorization: Bearer TOKEN")
-                if self.closed and name not in ("ServerLive", "ServerReady"):
-                    raise Draining("the server is about to stop")
                 answer = await call(request, context)
                 code = "OK"
                 return answer
@@ -136,6 +133,21 @@ class GrpcServer:
                 self._tell(name, code, time.monotonic() - began)
 
         return guarded
+
+    def _admit(self, name: str, metadata: Mapping[str, str | bytes]) -> Call | None:
+        """What refuses a call; None where it may come in."""
+        refusal: ServingError
+        if name != "ServerLive" and not same_token(_text(metadata.get("authorization")), self._settings.token):
+            refusal = Unauthorized("the token is missing or wrong", fix="metadata authorization: Bearer TOKEN")
+        elif self.closed and name not in ("ServerLive", "ServerReady"):
+            refusal = Draining("the server is about to stop")
+        else:
+            return None
+
+        async def refuse(request: Any, context: Any) -> Any:
+            raise refusal
+
+        return self._guarded(name if name in methods() else "other", refuse)
 
     def _tell(self, name: str, code: str, seconds: float) -> None:
         self._metrics.requests.labels("grpc", name, code).inc()
@@ -197,6 +209,23 @@ class GrpcServer:
             raise
         except LimbeckError as error:
             raise Failed(error.what) from error
+
+
+class _Admission(aio.ServerInterceptor):  # type: ignore[misc]
+    """The door, which a call comes to before its message has been read.
+
+    Args:
+        admit: gives what refuses a call of a name with metadata, or None.
+    """
+
+    def __init__(self, admit: Callable[[str, Mapping[str, str | bytes]], Call | None]):
+        self._admit = admit
+
+    async def intercept_service(self, continuation: Call, details: Any) -> Any:  # type: ignore[override]
+        name = details.method.rpartition("/")[2]
+        refuse = self._admit(name, dict(details.invocation_metadata or ()))
+        # As a call with a stream of messages: of such, none is read before they are asked for.
+        return await continuation(details) if refuse is None else grpc.stream_unary_rpc_method_handler(refuse)
 
 
 async def _abort(context: Any, error: ServingError) -> None:

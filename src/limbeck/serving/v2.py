@@ -115,7 +115,7 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
     @app.post(
         "/v2/repository/models/{model_name}/load",
         response_model=dict[str, str],
-        responses=failures(400, 403, 404, 413),
+        responses=failures(400, 404, 413),
         openapi_extra=body("LoadRequest", required=False),
     )
     async def load(request: Request, model_name: str) -> Response:
@@ -125,7 +125,7 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
     @app.post(
         "/v2/repository/models/{model_name}/unload",
         response_model=dict[str, str],
-        responses=failures(400, 403, 404, 413),
+        responses=failures(400, 404, 413),
         openapi_extra=body("LoadRequest", required=False),
     )
     async def unload(request: Request, model_name: str) -> Response:
