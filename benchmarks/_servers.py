@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 LITSERVE = {
     "LitServe, 8 in 2 ms": (8, 0.002),
@@ -25,6 +26,12 @@ LIMBECK: dict[str, dict[str, Any]] = {
 }
 """Of the engine's limits, what is not as `limbeck serve` has it."""
 FASTAPI = "FastAPI per request"
+
+
+class Asked(BaseModel):
+    """What FastAPI reads; it looks types up by name, in the module."""
+
+    text: str
 
 
 class Direct:
@@ -86,10 +93,6 @@ def fastapi(folder: Path, port: int) -> None:
     """A plain endpoint, run by FastAPI in its pool of threads."""
     import uvicorn
     from fastapi import FastAPI
-    from pydantic import BaseModel
-
-    class Asked(BaseModel):
-        text: str
 
     app, direct = FastAPI(), Direct(folder)
 
@@ -97,7 +100,6 @@ def fastapi(folder: Path, port: int) -> None:
     def predict(asked: Asked) -> dict[str, Any]:
         return direct.answers([direct.ids(asked.text)])[0]
 
-    predict.__annotations__["asked"] = Asked  # a name of this function, which FastAPI cannot look up
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 

@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,8 +147,12 @@ def wait_for(server: Running, form: str) -> None:
         try:
             asked(server, b'{"text": "w1 w2"}')
             return
-        except (OSError, ValueError):  # not there yet, or not ready
-            time.sleep(0.2)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # that it is not ready
+                raise SystemExit(f"{form} answers {error.code}: {error.read()[:500]!r}") from error
+        except OSError:
+            pass
+        time.sleep(0.2)
     raise SystemExit(f"{form} does not answer")
 
 

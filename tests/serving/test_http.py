@@ -194,7 +194,7 @@ def test_what_cannot_be_read_is_refused(client: Any, path: str, body: bytes) -> 
 
 
 def test_binary_data_that_is_not_all_there_is_refused(client: Any) -> None:
-    def post(size: int, rest: bytes, head: int | None = None) -> int:
+    def post(size: int, rest: bytes, head: int | str | None = None) -> int:
         tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size}}
         told = json.dumps({"inputs": [tensor]}).encode()
         headers = {"inference-header-content-length": str(len(told) if head is None else head)}

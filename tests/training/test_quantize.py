@@ -111,13 +111,15 @@ def float_and_integer_weights(folder: Path, task: dict[str, Any]) -> list[tuple[
     )
     found = []
     for name in (name.removesuffix("_quantized") for name in after if name.endswith("_quantized")):
-        integers, scale = after[f"{name}_quantized"].astype(np.int32), after[f"{name}_scale"]
+        integers = after[f"{name}_quantized"].astype(np.int32)
         if integers.ndim > 1:  # a bias is none
-            zero, first = after[f"{name}_zero_point"].astype(np.int32), (-1,) + (1,) * (integers.ndim - 1)
-            channels = [x.reshape(first) if integers.ndim == 4 else x for x in (zero, scale)]
-            said = ((integers - channels[0]) * channels[1]).astype(np.float32)
-            turned = [x for x in (said, said.T) if x.shape == before[name].shape]  # a Gemm's is, and may be square
-            found.append((before[name], min(turned, key=lambda x: float(np.abs(x - before[name]).max()))))
+            scale = after[f"{name}_scale"]
+            centred = integers - after[f"{name}_zero_point"].astype(np.int32).flat[0]
+            axes = [axis for axis, size in enumerate(integers.shape) if scale.size in (1, size)]
+            said = [np.moveaxis(np.moveaxis(centred, axis, -1) * scale, -1, axis).astype(np.float32) for axis in axes]
+            # Which axis the channels are is not said, and a Gemm's weight is turned: what is nearest.
+            fitting = [x for each in said for x in (each, each.T) if x.shape == before[name].shape]
+            found.append((before[name], min(fitting, key=lambda x: float(np.abs(x - before[name]).max()))))
     return found
 
 

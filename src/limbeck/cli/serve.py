@@ -89,7 +89,7 @@ def serve(
 ) -> None:
     """Serve classifiers over HTTP and gRPC, with requests batched.
 
-    A run is served from its export, or else from its compressed or its trained student. Plain requests go to
+    Of a run the compressed student is served, or else its export, or else the trained one. Plain requests go to
     /predict; the Open Inference Protocol is at /v2, for tritonclient and others, and Prometheus' figures at /metrics.
     SIGTERM finishes what has begun, then leaves.
     """

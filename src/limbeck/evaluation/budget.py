@@ -29,7 +29,7 @@ def refuse_beyond(limits: Limits | None, scores: Iterable[Mapping[str, Any]]) ->
         BudgetError: the student is above a limit, or what is limited was not measured.
     """
     rows = list(scores)
-    used = next((name for name in ("compressed", "student") if any(row["model"] == name for row in rows)), "student")
+    used = "compressed" if any(row["model"] == "compressed" for row in rows) else "student"
     found = {row["name"]: row for row in rows if row["model"] == used}
     crossed, allowed = [], []
     for name, most in (limits.model_dump() if limits is not None else {}).items():
@@ -39,7 +39,7 @@ def refuse_beyond(limits: Limits | None, scores: Iterable[Mapping[str, Any]]) ->
             allowed.append(f"{name} {most:g}")
     if crossed:
         raise BudgetError(
-            f"the {'compressed student' if used == 'compressed' else used} is beyond the recipe's budget",
+            f"the {'compressed ' if used == 'compressed' else ''}student is beyond the recipe's budget",
             got=", ".join(crossed),
             allowed=", ".join(allowed),
             fix="take a smaller student, or raise `budget`; all that was made so far stays as it is",

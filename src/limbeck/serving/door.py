@@ -192,7 +192,7 @@ class Door:
         """
         if isinstance(error, SlowBody):
             return False
-        headers, left = Headers(scope=scope), self.settings.max_body
+        headers, left = Headers(scope=scope), 4 * self.settings.max_body
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return True
         with contextlib.suppress(TimeoutError):

@@ -211,7 +211,7 @@ class GrpcServer:
             raise Failed(error.what) from error
 
 
-class _Admission(aio.ServerInterceptor):  # type: ignore[misc]
+class _Admission(aio.ServerInterceptor):
     """The door, which a call comes to before its message has been read.
 
     Args:
@@ -221,7 +221,7 @@ class _Admission(aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, admit: Callable[[str, Mapping[str, str | bytes]], Call | None]):
         self._admit = admit
 
-    async def intercept_service(self, continuation: Call, details: Any) -> Any:  # type: ignore[override]
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         name = details.method.rpartition("/")[2]
         refuse = self._admit(name, dict(details.invocation_metadata or ()))
         # As a call with a stream of messages: of such, none is read before they are asked for.

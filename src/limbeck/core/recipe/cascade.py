@@ -100,7 +100,7 @@ def _listed(value: Any) -> Any:
 class Cascade(Section):
     """The student answers where it is sure; where it is not, the next model is asked."""
 
-    to: Annotated[list[Rung], Field(min_length=1), BeforeValidator(_listed)] = [Rung(model="teacher")]
+    to: Annotated[list[Rung], Field(min_length=1, validate_default=True), BeforeValidator(_listed)] = ["teacher"]  # type: ignore[list-item]
     """Who is asked next, from the cheapest to the best."""
     promise: Promise = Promise(excess_errors=0.01)
     """What is kept; the threshold is chosen for it."""
