@@ -54,6 +54,7 @@ FORMS = (*_servers.LIMBECK, *_servers.LITSERVE, _servers.FASTAPI)
 
 def main() -> None:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended too
     with tempfile.TemporaryDirectory() as made:
         folder = save_student(Path(made))
         texts, answers = questions(folder, options.texts)

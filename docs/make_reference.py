@@ -26,6 +26,7 @@ from pydantic_core import PydanticUndefined
 from limbeck.core import recipe
 from limbeck.core.parts import Part, PartOf, config_of, find, names, snake_case
 from limbeck.core.recipe import cascade, models, training
+from limbeck.core.recipe.compress import Tolerance
 from limbeck.objectives import Objective
 
 DOCS = Path(__file__).parent
@@ -68,6 +69,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("cascade", cascade.Cascade, None, "[More](cascade.md)."),
     ("promise", cascade.Promise, None, "A cascade's; one of these."),
     ("rung", cascade.Rung, None, "A model behind the student, in `cascade.to`."),
+    ("tolerance", Tolerance, None, "`compress.tolerance`. [More](compress.md#the-gate)."),
     ("report", recipe.Report, None, ""),
     ("tune", recipe.Tune, None, "[More](tune.md)."),
     ("sweep", recipe.Sweep, None, ""),

@@ -98,13 +98,14 @@ def arms() -> list[Arm]:
     """All ways that are compared, but for what is rounded after its training."""
 
     def arm(name: str, terms: Any, **stage: Any) -> Arm:
-        alone = {} if terms is SOFT else {"teacher": None}
+        alone = {"teacher": None} if terms == [LABELS] else {}
         return Arm(name, terms, {"stage": stage, **alone})
 
     return [
         arm("KD", SOFT),
         arm("QAT int4, KD", SOFT, quantize=INT4),
         arm("QAT int4, labels", [LABELS], quantize=INT4),
+        arm("QAT int4, KL alone, rate / 10", [{"type": "kl"}], quantize=INT4, learning_rate=1e-4),
         arm("QAT int8, KD", SOFT, quantize={}),
         arm("cut to 1/2, no training", SOFT, prune=HALF, **STILL),
         arm("cut to 1/2 by size, no training", SOFT, prune={**HALF, "importance": "magnitude"}, **STILL),

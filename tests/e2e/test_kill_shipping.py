@@ -48,7 +48,7 @@ def killed_within(process: subprocess.Popen[bytes], partial: Path, after: float)
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
 def test_killed_while_it_ships_it_ends_with_the_same_files(tmp_path: Path) -> None:
-    part = {"type": "int8", "gate": {"drop": 1.0}}
+    part = {"type": "int8", "tolerance": {"drop": 1.0}}
     loaded = load_recipe(texts(tmp_path / "trained", tmp_path / "rows.csv", compress=part, export=["onnx"]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(loaded.model_dump_json())  # JSON is YAML

@@ -20,7 +20,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "ship.yaml"
 
 @pytest.mark.slow
 def test_from_a_teacher_to_an_answer(tmp_path: Path) -> None:
-    settings = [f"output={tmp_path}/run", "compress.gate={drop: 1.0}", "stages.distil.max_steps=4"]
+    settings = [f"output={tmp_path}/run", "compress.tolerance={drop: 1.0}", "stages.distil.max_steps=4"]
     settings += ["teacher.finetune.max_steps=4", "teacher.finetune.global_batch_size=4"]
     settings += [f"evaluate.{name}={json.dumps(value)}" for name, value in QUICK.items()]
     result = limbeck.run(RECIPE, [*settings, *without_downloads(tmp_path, small=True)])

@@ -16,7 +16,7 @@ import limbeck
 from limbeck.core.artifacts import load, seal
 from limbeck.core.errors import ArtifactError, BudgetError, ModelError, RecipeError
 from limbeck.core.recipe import Recipe
-from limbeck.core.recipe.compress import Gate
+from limbeck.core.recipe.compress import Tolerance
 from limbeck.evaluation.predictions import read
 from limbeck.exporters.onnx import graph_of
 from limbeck.pipeline._job import RunJob
@@ -34,22 +34,22 @@ def answers(wrong: int) -> np.ndarray:
 
 
 def test_gate_lets_the_same_answers_through() -> None:
-    found = judge(Gate(), answers(20), answers(20), RIGHT)
+    found = judge(Tolerance(), answers(20), answers(20), RIGHT)
 
     assert (found.passed, found.drop, found.agreement) == (True, 0.0, 1.0)
     assert 0 < found.upper < 0.02
 
 
 @pytest.mark.parametrize(
-    ("gate", "reason"),
+    ("tolerance", "reason"),
     [
-        (Gate(drop=0.02), "accuracy falls by 0.0500, allowed 0.02"),
-        (Gate(drop=None, bound=0.06), "the fall may be 0.08"),
-        (Gate(drop=None, agreement=0.99), "the same on 0.9500 of the rows, asked for 0.99"),
+        (Tolerance(drop=0.02), "accuracy falls by 0.0500, allowed 0.02"),
+        (Tolerance(drop=None, bound=0.06), "the fall may be 0.08"),
+        (Tolerance(drop=None, agreement=0.99), "the same on 0.9500 of the rows, asked for 0.99"),
     ],
 )
-def test_gate_says_what_is_crossed(gate: Gate, reason: str) -> None:
-    found = judge(gate, answers(20), answers(30), RIGHT)
+def test_gate_says_what_is_crossed(tolerance: Tolerance, reason: str) -> None:
+    found = judge(tolerance, answers(20), answers(30), RIGHT)
 
     assert not found.passed
     assert len(found.crossed) == 1
@@ -57,15 +57,15 @@ def test_gate_says_what_is_crossed(gate: Gate, reason: str) -> None:
 
 
 def test_gate_that_asks_for_nothing_lets_all_through() -> None:
-    assert judge(Gate(drop=None), answers(0), answers(200), RIGHT).passed
+    assert judge(Tolerance(drop=None), answers(0), answers(200), RIGHT).passed
 
 
 def test_a_bound_that_no_student_could_keep_is_refused() -> None:
     with pytest.raises(BudgetError, match=r"200 validation rows are too few[\s\S]*the bound is 0\.0133"):
-        refuse_too_few(Gate(bound=0.013), 200)
+        refuse_too_few(Tolerance(bound=0.013), 200)
 
-    refuse_too_few(Gate(bound=0.014), 200)
-    refuse_too_few(Gate(), 1)
+    refuse_too_few(Tolerance(bound=0.014), 200)
+    refuse_too_few(Tolerance(), 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,7 +87,7 @@ def exported_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The recipe of a run from the teacher to the report."""
-    part = {"type": "int8", "gate": {"drop": 1.0}, "sensitivity": True}
+    part = {"type": "int8", "tolerance": {"drop": 1.0}, "sensitivity": True}
     recipe = recipes.images(tmp_path_factory.mktemp("compress") / "run", compress=part, export=["onnx"])
     run_recipe(Recipe.model_validate(recipe))
     return recipe
@@ -213,8 +213,8 @@ def fresh(run: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def test_refused_student_leaves_nothing_and_names_layers(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def worse(gate: Gate, was: np.ndarray, now: np.ndarray, targets: np.ndarray) -> Verdict:
-        return judge(gate, targets, 1 - targets, targets)
+    def worse(tolerance: Tolerance, was: np.ndarray, now: np.ndarray, targets: np.ndarray) -> Verdict:
+        return judge(tolerance, targets, 1 - targets, targets)
 
     monkeypatch.setattr("limbeck.pipeline.compress.judge", worse)
     job = RunJob(Recipe.model_validate(recipes.images(fresh, compress="int8")))

@@ -59,7 +59,7 @@ def test_two_steps(path: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     if recipe.teacher is not None and recipe.teacher.finetune is not None:
         settings += ["teacher.finetune.max_steps=2", "teacher.finetune.global_batch_size=4"]
     if recipe.compress is not None:
-        settings += ["compress.gate={drop: 1.0}"]  # few rows, and a student that knows nothing
+        settings += ["compress.tolerance={drop: 1.0}"]  # few rows, and a student that knows nothing
     if recipe.task.type() == "text_classification":
         settings += without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
     elif path.stem == "fashion-mnist":

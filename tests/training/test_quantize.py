@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from limbeck.compression.int8 import Int8 as Int8Compressor
 from limbeck.core.errors import RecipeError
-from limbeck.core.recipe import Quantize, Stage, Training
+from limbeck.core.recipe import Quantize, Stage, Training, load_recipe
 from limbeck.core.types import Needs
 from limbeck.exporters._graph import save
 from limbeck.exporters.onnx import graph_of
@@ -265,3 +265,25 @@ def test_rounding_and_less_precision_go_together(tmp_path: Path) -> None:
     train(job, tmp_path)
 
     assert all(torch.isfinite(x).all() for x in job.student.state_dict().values())
+
+
+ROUND: dict[str, Any] = {"name": "round", "terms": [{"type": "cross_entropy"}], "quantize": {}}
+PLAIN: dict[str, Any] = {"name": "plain", "terms": [{"type": "cross_entropy"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stages": [ROUND, PLAIN]}, "off the grid"),
+        ({"stages": [ROUND, {**PLAIN, "quantize": {"weights": "int4"}}]}, "off the grid"),
+        ({"stages": [ROUND], "student": {"model": "someone/something", "lora": {}}}, "student.lora"),
+        ({"teacher": {"model": "someone/something", "finetune": {"quantize": {}}}}, "for the student's stages"),
+    ],
+)
+def test_recipes_that_would_lose_the_grid_are_refused(changes: dict[str, Any], said: str) -> None:
+    recipe: dict[str, Any] = {"task": "text-classification", "output": "runs/a", "data": {"train": "a.csv"}}
+    recipe["student"] = {"model": "someone/something"}
+    assert load_recipe({**recipe, "stages": [PLAIN, ROUND]}).stages[1].quantize is not None
+
+    with pytest.raises(RecipeError, match=said):
+        load_recipe({**recipe, "stages": [PLAIN, ROUND], **changes})

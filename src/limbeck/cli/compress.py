@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command(
         epilog="Examples: limbeck compress runs/quickstart; limbeck compress recipe.yaml compress=int8; "
-        "limbeck compress runs/mine 'compress={type: int8, keep: [classifier], gate: {drop: 0.003, bound: 0.01}}'"
+        "limbeck compress runs/mine 'compress={type: int8, keep: [classifier], tolerance: {drop: 0.003, bound: 0.01}}'"
     )(compress)
 
 
@@ -25,15 +25,14 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     """Compress the trained student, the steps before it first if need be.
 
     It is compared with the student as it was trained, on the validation rows; one that lost more than the recipe's
-    `compress.gate` allows is refused, and the layers that suffer most are named. Without a section `compress` in the
+    `compress.tolerance` allows is refused, and the layers that suffer most are named. Without a section `compress` in the
     recipe it is `int8`.
     """
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.parts import build
     from limbeck.core.recipe import load_recipe
 
-    source = json.loads((where / "recipe.json").read_text(encoding="utf-8")) if where.is_dir() else where
-    loaded = load_recipe(source, overrides or [])
+    loaded = load_recipe(_of_run(where) if where.is_dir() else where, overrides or [])
     if loaded.compress is None:
         loaded = loaded.model_copy(update={"compress": build("compressor", "int8")})
     quiet_libraries()
@@ -49,3 +48,13 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     drop, most = found["compressed", "accuracy_drop"], found["compressed", "accuracy_drop_bound"]
     typer.echo(f"fall {drop['value']:.2%}, below {most['value']:.2%}; {drop['n']} validation rows")
     typer.echo(f"compressed  {folder / 'student'}")
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    """The recipe of a run, wherever its folder lies now."""
+    from limbeck.core.errors import RecipeError
+
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise RecipeError(f"{folder} is no run", got="no recipe.json", fix="a recipe, or a run's folder")
+    return {**json.loads(path.read_text(encoding="utf-8")), "output": str(folder)}

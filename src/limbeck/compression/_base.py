@@ -13,7 +13,7 @@ from pydantic import Field
 
 from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.parts import Part, part
-from limbeck.core.recipe.compress import Gate
+from limbeck.core.recipe.compress import Tolerance
 from limbeck.runtime import Arrays
 
 
@@ -27,7 +27,7 @@ class Compressor(Part, ABC):
 
     keep: tuple[str, ...] = ()
     """Layers that stay as they are, by name, with `*`: `classifier`, `*.attention.*`."""
-    gate: Gate = Gate()
+    tolerance: Tolerance = Tolerance()
     """What the compressed student is held to."""
     calibration_samples: int = Field(default=256, gt=0)
     """Training rows by which ranges are found where they are needed, drawn by the data's seed."""

@@ -26,7 +26,7 @@ from limbeck.core.artifacts import Artifact, write_json
 from limbeck.core.errors import BudgetError
 from limbeck.core.parts import config_of
 from limbeck.core.progress import say
-from limbeck.core.recipe.compress import Gate
+from limbeck.core.recipe.compress import Tolerance
 from limbeck.core.types import Sample
 from limbeck.data.draw import subsample
 from limbeck.evaluation.book import Book
@@ -95,15 +95,15 @@ def compress(job: RunJob, made: Mapping[str, Artifact]) -> Artifact | None:
 
 
 def _work(job: RunJob, part: Compressor, train: Artifact, folder: Path) -> Mapping[str, Any]:
-    held = _drawn(job.splits.validation, part.gate.max_samples, job.recipe.data.seed)
-    refuse_too_few(part.gate, len(held))
+    held = _drawn(job.splits.validation, part.tolerance.max_samples, job.recipe.data.seed)
+    refuse_too_few(part.tolerance, len(held))
     bench, target = _Bench(job, part, train.path / "student", held, folder / ".scratch"), folder / "student"
     shutil.rmtree(target, ignore_errors=True)  # of a try that was killed
     target.mkdir()
     facts = part.compress(bench.source, target / FILE, bench.calibration)
     strip(target / FILE)
     now = bench.logits(target / FILE)
-    verdict = judge(part.gate, bench.whole.argmax(1), now.argmax(1), bench.targets)
+    verdict = judge(part.tolerance, bench.whole.argmax(1), now.argmax(1), bench.targets)
     if not verdict.passed:
         say("  refused by the gate; each layer is compressed alone now, to see which suffers")
         raise _refusal(part, verdict, bench.suffering())
@@ -113,7 +113,7 @@ def _work(job: RunJob, part: Compressor, train: Artifact, folder: Path) -> Mappi
     write_card(card, target)
     sizes = {"student": _weight(train.path / "student", bench.card), "compressed": _weight(target, card)}
     write_json(folder / "scores.json", _scores(job, bench, now, sizes, verdict))
-    write_json(folder / "gate.json", {**asdict(verdict), "limits": part.gate.model_dump()})
+    write_json(folder / "gate.json", {**asdict(verdict), "limits": part.tolerance.model_dump()})
     if part.sensitivity:
         (folder / "details").mkdir(exist_ok=True)
         write_json(folder / "details" / "sensitivity.json", [asdict(each) for each in bench.suffering()])
@@ -166,42 +166,42 @@ class _Bench:
         )
 
 
-def refuse_too_few(gate: Gate, n: int) -> None:
+def refuse_too_few(tolerance: Tolerance, n: int) -> None:
     """Refuse a bound that no student could keep: with so few rows it is above the limit if no answer changes.
 
     Raises:
         BudgetError: it could not.
     """
     same = np.ones(n, dtype=bool)
-    least = drop_bound(same, same, gate.confidence)
-    if gate.bound is not None and least > gate.bound:
+    least = drop_bound(same, same, tolerance.confidence)
+    if tolerance.bound is not None and least > tolerance.bound:
         raise BudgetError(
             f"{n} validation rows are too few for the gate: if the answer to none of them changes, the bound is "
             f"{least:.4f}",
-            allowed=f"compress.gate.bound {gate.bound:g}",
+            allowed=f"compress.tolerance.bound {tolerance.bound:g}",
             fix="more validation rows, or a wider bound",
         )
 
 
-def judge(gate: Gate, was: NDArray[np.int64], now: NDArray[np.int64], targets: NDArray[np.int64]) -> Verdict:
+def judge(tolerance: Tolerance, was: NDArray[np.int64], now: NDArray[np.int64], targets: NDArray[np.int64]) -> Verdict:
     """Hold answers after against answers before.
 
     Args:
-        gate: the limits.
+        tolerance: the limits.
         was: the class that the trained student says, [N].
         now: the class that the compressed one says, [N].
         targets: the right one, [N].
     """
     right, still = was == targets, now == targets
-    drop, upper = float(right.mean() - still.mean()), drop_bound(right, still, gate.confidence)
+    drop, upper = float(right.mean() - still.mean()), drop_bound(right, still, tolerance.confidence)
     agreement = float((was == now).mean())
     crossed = []
-    if gate.drop is not None and drop > gate.drop:
-        crossed.append(f"accuracy falls by {drop:.4f}, allowed {gate.drop:g}")
-    if gate.bound is not None and upper > gate.bound:
-        crossed.append(f"the fall may be {upper:.4f} ({gate.confidence:.0%} bound), allowed {gate.bound:g}")
-    if gate.agreement is not None and agreement < gate.agreement:
-        crossed.append(f"the answer is the same on {agreement:.4f} of the rows, asked for {gate.agreement:g}")
+    if tolerance.drop is not None and drop > tolerance.drop:
+        crossed.append(f"accuracy falls by {drop:.4f}, allowed {tolerance.drop:g}")
+    if tolerance.bound is not None and upper > tolerance.bound:
+        crossed.append(f"the fall may be {upper:.4f} ({tolerance.confidence:.0%} bound), allowed {tolerance.bound:g}")
+    if tolerance.agreement is not None and agreement < tolerance.agreement:
+        crossed.append(f"the answer is the same on {agreement:.4f} of the rows, asked for {tolerance.agreement:g}")
     return Verdict(not crossed, drop, upper, agreement, len(targets), tuple(crossed))
 
 
@@ -211,7 +211,7 @@ def _refusal(part: Compressor, verdict: Verdict, hurt: Sequence[Hurt]) -> Budget
         f"the student compressed by {part.type()} is beyond the gate, on {verdict.n} validation rows",
         got="; ".join(verdict.crossed),
         allowed=f"layers that suffer most: {', '.join(_told(each) for each in hurt[:SHOWN])}",
-        fix=f"leave some out: compress.keep=[{', '.join(each.layer for each in hurt[:2])}]; or widen compress.gate",
+        fix=f"leave some out: compress.keep=[{', '.join(each.layer for each in hurt[:2])}]; or widen compress.tolerance",
     )
 
 

@@ -11,7 +11,7 @@ from limbeck.core.recipe.section import Section
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Gate(Section):
+class Tolerance(Section):
     """What a compressed student is held to, on the validation rows, against the student as it was trained.
 
     Left out, the figures are taken down all the same. All are shares: 0.01 is one point of accuracy.
