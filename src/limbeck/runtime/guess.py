@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.artifacts import MANIFEST, read_manifest
 from limbeck.core.errors import ModelError
 from limbeck.core.recipe import Model
 from limbeck.models.load import load_config
@@ -77,7 +78,25 @@ def student_folder(where: Path) -> Path:
     """
     for inside in ("", "student", "compress/student", "train/student"):
         if any((where / inside / name).is_file() for name in (CARD, "config.json")):
+            refuse_old(where, where / inside)
             return where / inside
     allowed = "a Hugging Face folder, one with a card, an artifact `train` or `compress`, or a run's folder"
     hint = "this run has not trained a student yet" if (where / "recipe.json").is_file() else None
     raise ModelError(f"there is no student in {where}", got=hint, allowed=allowed)
+
+
+def refuse_old(run: Path, folder: Path) -> None:
+    """Make sure that what a run made of its student is made of the student that it has now.
+
+    Args:
+        run: its folder; other folders are let through.
+        folder: a student in it.
+
+    Raises:
+        ModelError: the student was trained, or compressed, again since.
+    """
+    for made in (each for each in (folder, *folder.parents) if run in each.parents and (each / MANIFEST).is_file()):
+        for name, digest in read_manifest(made).get("parents", {}).items():
+            if (run / name / MANIFEST).is_file() and read_manifest(run / name)["digest"] != digest:
+                what = f"{made} was made of another student than {run / name} has now"
+                raise ModelError(what, fix="limbeck run brings it up to date; or remove the folder")

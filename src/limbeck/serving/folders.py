@@ -7,7 +7,7 @@ from pathlib import Path
 
 from limbeck.core.errors import ModelError
 from limbeck.runtime import CARD, read_card
-from limbeck.runtime.guess import student_folder
+from limbeck.runtime.guess import refuse_old, student_folder
 from limbeck.serving.repository import versions_in
 
 _IN_A_RUN = ("compress/student", "export/onnx", "export/openvino", "train/student")
@@ -55,6 +55,7 @@ def _in_a_run(run: Path, engine: str) -> Path:
         if (folder / CARD).is_file() or (folder / "config.json").is_file():
             kind = read_card(folder).format if (folder / CARD).is_file() else "pytorch"
             if engine in ("auto", _ENGINES.get(kind)):
+                refuse_old(run, folder)
                 return folder
     allowed = ", ".join(_IN_A_RUN)
     raise ModelError(f"the run {run} has nothing that can be served", got=f"engine {engine}", allowed=allowed)
