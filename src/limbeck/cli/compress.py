@@ -25,8 +25,8 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     """Compress the trained student, the steps before it first if need be.
 
     It is compared with the student as it was trained, on the validation rows; one that lost more than the recipe's
-    `compress.tolerance` allows is refused, and the layers that suffer most are named. Without a section `compress` in the
-    recipe it is `int8`.
+    `compress.tolerance` allows is refused, and the layers that suffer most are named. Without a section `compress` in
+    the recipe it is `int8`.
     """
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.parts import build

@@ -211,7 +211,7 @@ def _refusal(part: Compressor, verdict: Verdict, hurt: Sequence[Hurt]) -> Budget
         f"the student compressed by {part.type()} is beyond the gate, on {verdict.n} validation rows",
         got="; ".join(verdict.crossed),
         allowed=f"layers that suffer most: {', '.join(_told(each) for each in hurt[:SHOWN])}",
-        fix=f"leave some out: compress.keep=[{', '.join(each.layer for each in hurt[:2])}]; or widen compress.tolerance",
+        fix=f"leave some out: compress.keep=[{', '.join(each.layer for each in hurt[:2])}]; or widen the tolerance",
     )
 
 
