@@ -25,7 +25,8 @@ from pydantic_core import PydanticUndefined
 
 from limbeck.core import recipe
 from limbeck.core.parts import Part, PartOf, config_of, find, names, snake_case
-from limbeck.core.recipe import models, training
+from limbeck.core.recipe import cascade, models, training
+from limbeck.core.recipe.compress import Tolerance
 from limbeck.objectives import Objective
 
 DOCS = Path(__file__).parent
@@ -57,12 +58,18 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("gate", recipe.Gate, None, "A stage's. [More](teachers.md#gated)."),
     ("mixture", training.Mixture, None, "A stage's. [More](curriculum.md)."),
     ("on_policy", recipe.OnPolicy, None, "A stage's. [More](on-policy.md)."),
+    ("prune", recipe.Prune, None, "A stage's. [More](quantize.md#prune)."),
+    ("quantize", recipe.Quantize, None, "A stage's. [More](quantize.md)."),
     ("finetune", recipe.Finetune, recipe.Stage, "The fields of a [stage](#stages), of which two have defaults here:"),
     ("evaluate", recipe.Evaluate, None, "[More](evaluate.md)."),
     ("robustness", recipe.Robustness, None, "`evaluate.robustness`."),
     ("interpretability", recipe.Interpretability, None, "`evaluate.interpretability`."),
     ("speed", recipe.Speed, None, "`evaluate.speed`."),
     ("limits", recipe.Limits, None, "The recipe's `budget`. [More](evaluate.md#budget)."),
+    ("cascade", cascade.Cascade, None, "[More](cascade.md)."),
+    ("promise", cascade.Promise, None, "A cascade's; one of these."),
+    ("rung", cascade.Rung, None, "A model behind the student, in `cascade.to`."),
+    ("tolerance", Tolerance, None, "`compress.tolerance`. [More](compress.md#the-gate)."),
     ("report", recipe.Report, None, ""),
     ("tune", recipe.Tune, None, "[More](tune.md)."),
     ("sweep", recipe.Sweep, None, ""),
@@ -86,6 +93,8 @@ KINDS = {
     "verifier": ("Verifiers", "Whether an answer is right: `generate.verify`. [More](verify.md)."),
     "filter": ("Filters", "What is not worth learning from: `generate.filters`. [More](verify.md)."),
     "metric": ("Metrics", "Figures of recorded predictions: `evaluate.metrics`. [More](evaluate.md)."),
+    "compressor": ("Compressors", "How the trained student is made smaller: `compress`. [More](compress.md)."),
+    "exporter": ("Exporters", "Formats that the student is brought into: `export`. [More](export.md)."),
     "check": ("Checks", "What `limbeck doctor` looks at; no recipe names them. [More](doctor.md)."),
 }
 BARE_WORDS = {

@@ -54,6 +54,7 @@ def types_in(value: Any) -> set[str]:
         ("verifier", "Generate", "verify"),
         ("filter", "Generate", "filters"),
         ("metric", "Evaluate", "metrics"),
+        ("exporter", None, "export"),
         ("perturbation", "Robustness", "perturbations"),
     ],
 )
@@ -64,7 +65,7 @@ def test_every_part_is_offered(kind: str, section: str | None, name: str) -> Non
 
 def test_every_kind_that_recipes_name_directly_was_looked_at() -> None:
     known = {"task", "source", "objective", "schedule", "temperature", "augmentation"}
-    parts = {"curriculum", "perturbation", "verifier", "filter", "metric"}
+    parts = {"curriculum", "perturbation", "verifier", "filter", "metric", "exporter", "compressor"}
     assert set(KINDS) == known | parts | {"check"}  # checks are the doctor's, and no field names them
 
 

@@ -30,6 +30,14 @@ def test_every_limit_that_is_crossed_is_named() -> None:
     assert error.value.allowed == "bytes 999, latency_p50 2, latency_p95 9"
 
 
+def test_a_compressed_student_is_the_one_that_is_paid_for() -> None:
+    small = [{"model": "compressed", "name": "bytes_on_disk", "value": 300}]
+    refuse_beyond(Limits(bytes=300), [*FOUND, *small])
+    with pytest.raises(BudgetError, match="the compressed student is beyond") as error:
+        refuse_beyond(Limits(bytes=299, latency_p50=9), [*FOUND, *small])
+    assert error.value.got == "bytes 300, latency_p50 not measured"
+
+
 def test_every_limit_has_its_score() -> None:
     assert SCORES.keys() == Limits.model_fields.keys()
 

@@ -22,7 +22,7 @@ TEMPLATES = sorted((ROOT / "src" / "limbeck" / "cli" / "templates").glob("*.yaml
 
 
 def test_there_are_recipes_and_templates() -> None:
-    assert {p.stem for p in RECIPES} >= {"quickstart", "reasoning", "banking77", "r1-to-qwen", "code"}
+    assert {p.stem for p in RECIPES} >= {"quickstart", "reasoning", "banking77", "r1-to-qwen", "code", "ship"}
     assert {p.stem for p in TEMPLATES} == {"causal-lm", "text-classification", "image-classification"}
 
 
@@ -58,8 +58,10 @@ def test_two_steps(path: Path, tmp_path: Path, endpoint: Endpoint) -> None:
         settings += [f"data.train={few}", f"teacher.finetune.data.train={few}"]
     if recipe.teacher is not None and recipe.teacher.finetune is not None:
         settings += ["teacher.finetune.max_steps=2", "teacher.finetune.global_batch_size=4"]
+    if recipe.compress is not None:
+        settings += ["compress.tolerance={drop: 1.0}"]  # few rows, and a student that knows nothing
     if recipe.task.type() == "text_classification":
-        settings += _without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
+        settings += without_downloads(tmp_path, small=recipe.student.cuts.keys() > {"layers"})
     elif path.stem == "fashion-mnist":
         settings += ["data={train: digits}", "teacher.config.embedding_size=8", "teacher.config.hidden_sizes=[8,8,8,8]"]
     elif path.stem == "r1-to-qwen":
@@ -74,7 +76,7 @@ def test_two_steps(path: Path, tmp_path: Path, endpoint: Endpoint) -> None:
         assert {name: told[name] for name in ("rows", "dropped", "pass_at")} == _TOLD[path.stem]
 
 
-def _without_downloads(folder: Path, small: bool) -> list[str]:
+def without_downloads(folder: Path, small: bool) -> list[str]:
     """A tiny encoder, and a table of texts, in the place of the hub's."""
     made = limbeck.run(texts(folder / "teacher", folder / "rows.csv"), until="prepare").output
     rows = [f"data.{split}={folder}/rows.csv" for split in ("train", "test")]

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     *sorted((DOCS / "objectives").glob("*.md")),
     *(DOCS / f"{name}.md" for name in ("any-pair", "cache", "craft", "curriculum", "generate")),
-    *(DOCS / f"{name}.md" for name in ("on-policy", "teachers", "traces", "verify")),
+    *(DOCS / f"{name}.md" for name in ("compress", "on-policy", "teachers", "traces", "verify")),
     *(DOCS / f"{name}.md" for name in ("evaluate", "efficiency", "robustness", "interpretability", "report")),
 ]
 DISTRIBUTION = ROOT / "docs" / "objectives" / "distribution.md"

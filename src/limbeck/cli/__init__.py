@@ -9,9 +9,12 @@ import typer
 from limbeck._version import __version__
 from limbeck.cli import (
     cache,
+    cascade,
     compare,
+    compress,
     doctor,
     evaluate,
+    export,
     gallery,
     generate,
     init,
@@ -20,6 +23,7 @@ from limbeck.cli import (
     play,
     run,
     schema,
+    serve,
     tune,
     watch,
 )
@@ -41,6 +45,10 @@ for _command in (
     cache,
     tune,
     evaluate,
+    compress,
+    cascade,
+    export,
+    serve,
     compare,
     doctor,
     gallery,

@@ -55,5 +55,6 @@ def _cell(row: Row, say: Words) -> str:
 
 def took(result: Result) -> str:
     """Time spent in all steps of the run, in this call or an earlier one."""
-    seconds = [read_manifest(path.parent)["seconds"] for path in result.output.glob("*/manifest.json")]
+    found = [*result.output.glob("*/manifest.json"), *result.output.glob("export/*/manifest.json")]
+    seconds = [read_manifest(path.parent)["seconds"] for path in found]
     return "".join(duration(sum(seconds)))

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     verifiers = "verifiers"
     filters = "filters"
     metrics = "metrics"
+    compressors = "compressors"
+    exporters = "exporters"
     checks = "checks"
 
     @property

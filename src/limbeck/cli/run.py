@@ -23,6 +23,16 @@ Seeds = Annotated[
     typer.Option(min=2, help="Run under so many seeds and compare student and baseline.", show_default=False),
 ]
 
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="feedback",
+        help="The next round: learn also from rows that the run's server has kept, in a folder of its own.",
+        show_default=False,
+    ),
+]
+
 _HELP = {
     "prepare": "Make the teacher ready: fine-tune it if the recipe says so.",
     "train": "Train the student (and the baseline), the teacher first if need be.",
@@ -37,15 +47,23 @@ def register(app: typer.Typer) -> None:
         app.command(name, help=text, epilog=f"Example: limbeck {name} recipes/quickstart.yaml")(_until(name))
 
 
-def run(recipe: Recipe, overrides: Overrides = None, force: Force = False, seeds: Seeds = None) -> None:
+def run(
+    recipe: Recipe, overrides: Overrides = None, force: Force = False, seeds: Seeds = None, learn_from: From = None
+) -> None:
     """Run a recipe: teacher, student, baseline, evaluation, report.
 
     Steps that are up to date are skipped; a run that was killed goes on where it stopped.
     """
+    from limbeck.core.errors import RecipeError
+
+    if learn_from not in (None, "feedback"):
+        raise RecipeError("a run can go on from one thing", got=f"--from {learn_from}", allowed="--from feedback")
+    if seeds is not None and learn_from is not None:
+        raise RecipeError("--from and --seeds do not go together", fix="run the next round first")
     if seeds is not None:
         _run_seeds(recipe, overrides or [], force, seeds)
     else:
-        run_until(recipe, overrides or [], force, "report")
+        run_until(recipe, overrides or [], force, "report", next_round=learn_from is not None)
 
 
 def _until(step: str):
@@ -55,7 +73,7 @@ def _until(step: str):
     return command
 
 
-def run_until(recipe: Path, overrides: list[str], force: bool, until: str) -> None:
+def run_until(recipe: Path, overrides: list[str], force: bool, until: str, *, next_round: bool = False) -> None:
     """Run a recipe as far as a step, and print what came of it."""
     from limbeck.cli._quiet import quiet_libraries
     from limbeck.core.progress import is_main_process
@@ -63,8 +81,11 @@ def run_until(recipe: Path, overrides: list[str], force: bool, until: str) -> No
 
     loaded = load_recipe(recipe, overrides)  # before the libraries, so that a mistake is told at once
     quiet_libraries()
+    from limbeck.pipeline import feedback
     from limbeck.pipeline.run import run_recipe
 
+    if next_round:
+        loaded = feedback.next_round(loaded, force)
     result = run_recipe(loaded, until=until, force=force)
     if not is_main_process():
         return

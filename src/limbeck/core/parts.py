@@ -41,6 +41,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "filter": ("limbeck.verification.filters",),
     "curriculum": ("limbeck.data.curriculum",),
     "metric": ("limbeck.evaluation.metrics",),
+    "compressor": ("limbeck.compression",),
+    "exporter": ("limbeck.exporters",),
     "check": ("limbeck.doctor.before", "limbeck.doctor.after"),
 }
 """Where the parts of each kind are: packages with one part a file, or single modules."""

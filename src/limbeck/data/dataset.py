@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from limbeck.core.errors import DataError
@@ -13,8 +14,9 @@ from limbeck.core.recipe import Data
 from limbeck.core.types import Rows, Sample
 from limbeck.data.columns import COMPETING, check_roles, class_names, map_columns, plain, slices
 from limbeck.data.draw import hold_out, subsample
+from limbeck.data.feedback import feedback_fingerprint, feedback_samples
 from limbeck.data.labels import check_labels, class_list, label_column
-from limbeck.data.samples import DistinctIds, samples_of
+from limbeck.data.samples import DistinctIds, Joined, samples_of
 from limbeck.data.sources._base import Source
 
 DEFAULT_SHARE = 0.1
@@ -91,7 +93,8 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True, read_test: 
 
     validation, places, held, how = _part(source, train, data, task, known)
     kept = subsample(places, data.max_samples, count=len(train.rows), seed=data.seed) if data.max_samples else places
-    test_source = _test_source(data, source, need_test) if read_test else None
+    # Rows that a server has kept may be test rows, so that these must be known even where nobody may learn of them.
+    test_source = _test_source(data, source, need_test) if read_test or data.feedback is not None else None
     test = _open(test_source, "test", data, task, known) if test_source else None
 
     _same_roles(train, [each for each in (validation, test) if each])
@@ -103,6 +106,9 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True, read_test: 
         "validation": _samples(validation, range(len(validation.rows)) if held is None else held, task),
         "test": _samples(test, range(len(test.rows)), task) if test else [],
     }
+    if data.feedback is not None:
+        samples["train"], added = _with_feedback(data.feedback, task, classes, samples)
+        samples["test"] = samples["test"] if read_test else []
     shared = _gone_through(samples)
     counts: dict[str, Any] = {
         **{split: len(found) for split, found in samples.items()},
@@ -112,6 +118,8 @@ def load_splits(data: Data, task: Reader, *, need_test: bool = True, read_test: 
         "left_out_by_max_samples": len(places) - len(kept),
         **shared,
     }
+    if data.feedback is not None:
+        counts["feedback"] = added
     if classes is not None and train.labels is not None:
         seen = {train.labels[i] for i in kept}
         counts["classes_without_training_rows"] = [name for name in classes if name not in seen]
@@ -125,7 +133,8 @@ def fingerprint(data: Data) -> dict[str, str]:
         DataError: a file does not exist, or the hub cannot be asked.
     """
     named = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {split: _source(each).fingerprint() for split, each in named.items() if isinstance(each, Part)}
+    found = {split: _source(each).fingerprint() for split, each in named.items() if isinstance(each, Part)}
+    return found if data.feedback is None else found | {"feedback": feedback_fingerprint(data.feedback)}
 
 
 def _source(chosen: Part) -> Source:
@@ -228,6 +237,17 @@ def _id(opened: _Opened, place: int, row: Mapping[str, Any], where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise DataError(f"{where}: `{column}` is no id", got=repr(value), allowed="a string or an integer")
     return str(value)
+
+
+def _with_feedback(
+    path: Path, task: Reader, classes: Sequence[str] | None, samples: Mapping[str, Sequence[Sample]]
+) -> tuple[Sequence[Sample], dict[str, int]]:
+    """The training rows and new ones behind them, and what became of those that a server has kept."""
+    if classes is None:
+        raise DataError("feedback is for classifiers: the rows have no classes", fix="leave data.feedback out")
+    known = {split: {_content(sample.inputs) for sample in rows} for split, rows in samples.items()}
+    added, counts = feedback_samples(path, task, classes, known, _content)
+    return Joined(samples["train"], added), counts
 
 
 def _gone_through(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:

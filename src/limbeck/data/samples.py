@@ -42,6 +42,29 @@ class Samples(Sequence[Sample]):
         return self._make(self._places[index])
 
 
+class Joined(Sequence[Sample]):
+    """Samples of one sequence, and behind them those of another; neither is copied."""
+
+    def __init__(self, first: Sequence[Sample], second: Sequence[Sample]):
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        first = len(self._first)
+        return self._first[place] if place < first else self._second[place - first]
+
+
 def samples_of(places: Sequence[int], make: Callable[[int], Sample]) -> Sequence[Sample]:
     """The samples of some rows: a list of few, or many that are made when they are asked for."""
     return Samples(places, make) if len(places) > AT_ONCE else [make(place) for place in places]

@@ -19,7 +19,7 @@ SCORES = {
 
 
 def refuse_beyond(limits: Limits | None, scores: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a student that costs more than it may.
+    """Refuse a student that costs more than it may: the compressed one, where there is one, for that is used.
 
     Args:
         limits: the recipe's `budget`; None: it may cost anything.
@@ -28,7 +28,9 @@ def refuse_beyond(limits: Limits | None, scores: Iterable[Mapping[str, Any]]) ->
     Raises:
         BudgetError: the student is above a limit, or what is limited was not measured.
     """
-    found = {row["name"]: row for row in scores if row["model"] == "student"}
+    rows = list(scores)
+    used = "compressed" if any(row["model"] == "compressed" for row in rows) else "student"
+    found = {row["name"]: row for row in rows if row["model"] == used}
     crossed, allowed = [], []
     for name, most in (limits.model_dump() if limits is not None else {}).items():
         row = found.get(SCORES[name])
@@ -37,7 +39,7 @@ def refuse_beyond(limits: Limits | None, scores: Iterable[Mapping[str, Any]]) ->
             allowed.append(f"{name} {most:g}")
     if crossed:
         raise BudgetError(
-            "the student is beyond the recipe's budget",
+            f"the {'compressed ' if used == 'compressed' else ''}student is beyond the recipe's budget",
             got=", ".join(crossed),
             allowed=", ".join(allowed),
             fix="take a smaller student, or raise `budget`; all that was made so far stays as it is",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from limbeck.core.recipe import Evaluate
 from limbeck.core.types import IGNORE, Batch, Dense, Head, Needs, Sample
 from limbeck.data.perturbation import TAG
 from limbeck.evaluation.predictions import SLICE, Columns
+from limbeck.evaluation.served import ServedModel
 from limbeck.models.heads import signal
 from limbeck.objectives import distribution_loss
 from limbeck.objectives.distribution.cross_entropy import CrossEntropy
@@ -28,17 +29,27 @@ if TYPE_CHECKING:
 
     from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 
+    Measured = PreTrainedModel | EnsembleModel | ServedModel
+    """What can be measured: a model in torch, several of them together, or a classifier in another engine."""
 
-def says(model: PreTrainedModel | EnsembleModel, batch: Batch) -> Dense:
-    """What a classifier, or an ensemble of classifiers, says of a batch."""
-    dist = model(batch) if isinstance(model, EnsembleModel) else signal(model, batch, Needs(dist=True)).dist
+
+def says(model: Measured, batch: Batch) -> Dense:
+    """What a classifier says of a batch."""
+    whole = isinstance(model, EnsembleModel | ServedModel)
+    dist = model(batch) if whole else signal(cast("PreTrainedModel", model), batch, Needs(dist=True)).dist
     assert isinstance(dist, Dense), "a classifier gives logits"
     return dist
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where a model takes its batches; one in another engine takes them from the CPU."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 @torch.no_grad()
 def classify(
-    model: PreTrainedModel | EnsembleModel,
+    model: Measured,
     codec: Codec,
     features: Sequence[Feature],
     batch_size: int,
@@ -47,7 +58,7 @@ def classify(
     """A classifier's answer to every row: id, target, prediction, correct, confidence, nll, probabilities."""
     assert codec.label_names is not None
     names, found = codec.label_names, {}
-    device = next(model.parameters()).device
+    device = device_of(model)
     with bar("samples", title is not None) as progress:
         task = progress.add_task(title or "", total=len(features), figures="")
         for part in _batches(features, batch_size):

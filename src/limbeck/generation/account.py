@@ -42,6 +42,18 @@ class Account:
         self._lost = {key: entry.lost for key, entry in self._known.items()}
         return self._known
 
+    def open(self, request: Request) -> Entry | None:
+        """What the ledger knows of one request, kept until `close`: for those who ask for a long time."""
+        entry = self.ledger.entries([request.key], self.scope).get(request.key)
+        if entry is not None:
+            self._known[request.key], self._lost[request.key] = entry, entry.lost
+        return entry
+
+    def close(self, request: Request) -> None:
+        """Forget a request; the ledger does not."""
+        self._known.pop(request.key, None)
+        self._lost.pop(request.key, None)
+
     def received(self, request: Request) -> int:
         """How many answers to a request came, were paid for and could not be used."""
         entry = self._known.get(request.key)

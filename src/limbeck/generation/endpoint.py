@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from limbeck.core.errors import LimbeckError, MissingExtra, ModelError, RecipeError
+from limbeck.core.recipe.endpoint import Endpoint as Section
 from limbeck.core.recipe.endpoint import check_extra
 from limbeck.generation.account import Account
 from limbeck.generation.budget import Amount, Price
@@ -119,6 +120,20 @@ class Endpoint:
         if not (value.isascii() and value.isprintable()) or " " in value:
             raise RecipeError(f"the environment variable {self.api_key} holds no key", fix="it has blanks in it")
         return value
+
+
+def behind(section: Section) -> Endpoint:
+    """The generator that a recipe's section names."""
+    return Endpoint(
+        base_url=section.base_url,
+        name=section.model,
+        api_key=section.api_key,
+        price=Price(section.price.input, section.price.output),
+        concurrency=section.max_concurrency,
+        timeout=section.timeout,
+        attempts=section.attempts,
+        idempotent=section.idempotent,
+    )
 
 
 def _worth_asking_again(call: Call) -> bool:

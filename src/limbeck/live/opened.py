@@ -20,10 +20,11 @@ from limbeck.generation.endpoint import Endpoint as Connection
 from limbeck.live.models import Asked, Behind, Classifier, Plan
 from limbeck.live.models import Writer as Writing
 from limbeck.models.load import load_config, load_model
-from limbeck.pipeline._job import RunJob, class_names, device
+from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._teaching import all_teachers, folder_of
 from limbeck.pipeline._writers import WriterAtWork
 from limbeck.pipeline.measure import endpoint_at, placed
+from limbeck.tasks import class_names
 from limbeck.tasks.causal_lm import CausalCodec, CausalLM
 from limbeck.tasks.image_classification import ImageClassification
 from limbeck.tasks.text_classification import TextClassification

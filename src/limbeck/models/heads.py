@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.core.errors import ModelError
 from limbeck.core.types import IGNORE, Batch, Dense, Dist, Head, Needs, Signal
@@ -35,8 +35,14 @@ def _distribution(model: PreTrainedModel, batch: Batch) -> Dist:
     if head is None:
         return Dense(model(**batch.inputs).logits)
     hidden = model.get_decoder()(**batch.inputs, use_cache=False).last_hidden_state
-    linear = cast(nn.Linear, head)
-    return Head(hidden, linear.weight, linear.bias)
+    return _head(cast(nn.Linear, head), hidden)
+
+
+def _head(linear: nn.Linear, hidden: Tensor) -> Head:
+    """What the head multiplies: rounded where it is while it learns, see `models.quantize`."""
+    rounded = [getattr(linear, f"{name}_fake_quantizer", None) for name in ("activation", "weight")]
+    given, weight = (x if by is None else by(x) for x, by in zip((hidden, linear.weight), rounded, strict=True))
+    return Head(given, weight, linear.bias)
 
 
 def _in_type(batch: Batch, dtype: torch.dtype) -> Batch:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
+from typing import cast
 
 import torch
 import transformers
 
 from limbeck.alignment.layers import match_layers
 from limbeck.core.errors import MissingExtra, ModelError, RecipeError
-from limbeck.core.recipe import Model, Recipe
+from limbeck.core.recipe import Model, Recipe, dump_recipe
 from limbeck.core.recipe.training import asking
 from limbeck.data.difficulty import PASS_RATE
+from limbeck.exporters import Exporter
+from limbeck.exporters.onnx import Onnx
 from limbeck.models.compact.convert import DECODERS, check_changes
 from limbeck.models.load import load_config, new_config, new_model
 from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
 from limbeck.objectives import DistributionTerm
 from limbeck.objectives.base import BatchTerm
 from limbeck.pipeline._job import RunJob
+from limbeck.pipeline._members import check_cascade
 from limbeck.pipeline._prompts import given_prompts
 from limbeck.pipeline._teaching import all_teachers, routes, trained_rows
 from limbeck.pipeline._writers import currencies
 from limbeck.pipeline.generate import adds
+from limbeck.runtime.card import Card
 from limbeck.tasks.causal_lm import CausalLM
 from limbeck.tasks.text_classification import TextClassification
 from limbeck.training.augment import refuse_blends
@@ -50,6 +56,8 @@ def check_recipe(recipe: Recipe) -> None:
     _check_tokenizers(recipe)
     _check_generate(recipe)
     check_evaluate(recipe)
+    _check_shipping(recipe)
+    check_cascade(recipe)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise RecipeError("fp16 needs a GPU", fix="training.precision=bf16")
     if recipe.student.lora is not None and importlib.util.find_spec("peft") is None:
@@ -73,6 +81,20 @@ def check_evaluate(recipe: Recipe) -> None:
         raise RecipeError("evaluate.harness is for language models", got=task.type(), allowed="causal-lm")
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingExtra("evaluate.harness", "harness")
+
+
+def _check_shipping(recipe: Recipe) -> None:
+    """What becomes of the student fits its task, and the tools for it are installed."""
+    card = Card(task=dump_recipe(recipe)["task"])
+    if recipe.compress is not None:
+        if isinstance(recipe.task, CausalLM):
+            what = f"`compress: {recipe.compress.type()}` is for classifiers"
+            fix = "for language models: export: [{type: onnxruntime_genai, precision: int4}]"
+            raise RecipeError(what, got=recipe.task.type(), fix=fix)
+        Onnx().check(card)  # it is a graph that is compressed
+        card = replace(card, format="onnx")
+    for each in recipe.export:
+        cast(Exporter, each).check(card)
 
 
 def _check_tokenizers(recipe: Recipe) -> None:

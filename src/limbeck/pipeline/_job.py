@@ -17,12 +17,12 @@ from limbeck.core.recipe import Data, Model, Recipe, Stage, Student, Teacher, du
 from limbeck.core.types import Sample
 from limbeck.data.dataset import Splits, fingerprint, load_splits
 from limbeck.models.load import check_length, folder_digest, load_config, load_model, origin
-from limbeck.tasks import Codec, Encoded, Task
+from limbeck.tasks import Codec, Encoded, Task, class_names
 from limbeck.training.engine import processes
-from limbeck.training.loop import StageJob
+from limbeck.training.job import StageJob
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 Work = Callable[[Path], Mapping[str, Any]]
 
@@ -187,11 +187,6 @@ class RunJob:
         teachers = [self.recipe.teacher, *self.recipe.teacher.also] if self.recipe.teacher else []
         stages = [*self.recipe.stages, *(each.finetune for each in teachers if each.finetune is not None)]
         return [(self.splits if s.data is None else self.stage_splits(s.data)).train for s in stages]
-
-
-def class_names(config: PretrainedConfig) -> tuple[str, ...]:
-    """A classifier's classes in the order of their indices, which a file may keep in another."""
-    return tuple(str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda pair: int(pair[0])))
 
 
 def model_inputs(spec: Student | Teacher) -> dict[str, Any]:

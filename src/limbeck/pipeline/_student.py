@@ -23,7 +23,7 @@ from limbeck.pipeline._teaching import Read, all_teachers, trained_rows
 from limbeck.tasks import Codec
 from limbeck.tasks._paired import PairedCodec, matched_share
 from limbeck.tasks.causal_lm import CausalCodec
-from limbeck.training.loop import StageJob
+from limbeck.training.job import StageJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

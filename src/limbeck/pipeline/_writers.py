@@ -15,7 +15,7 @@ from limbeck.core.recipe import Generate, Model, Teacher, Writer, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.generation._reading import Reader
 from limbeck.generation.budget import Price
-from limbeck.generation.endpoint import Endpoint
+from limbeck.generation.endpoint import behind
 from limbeck.generation.local import LocalGenerator
 from limbeck.generation.types import Generator, Request, Sampling
 from limbeck.generation.vllm import VllmGenerator
@@ -146,7 +146,7 @@ class WriterAtWork:
             MissingExtra: `engine: vllm` without vLLM.
         """
         if self.endpoint is not None:
-            return _behind(self.endpoint)
+            return behind(self.endpoint)
         folder, model, reader = self._teacher() if is_prepared(self.spec) else self._loaded()
         if self.stage.engine == "vllm":
             return VllmGenerator(folder, reader)
@@ -174,19 +174,6 @@ class WriterAtWork:
         model = load_model(spec, "AutoModelForCausalLM", settings={})
         torch.nn.Module.to(model, device())
         return str(spec.model), model.eval(), Reader(tokenizer, self.name, ends=_ends(model))
-
-
-def _behind(section: EndpointSection) -> Endpoint:
-    return Endpoint(
-        base_url=section.base_url,
-        name=section.model,
-        api_key=section.api_key,
-        price=Price(section.price.input, section.price.output),
-        concurrency=section.max_concurrency,
-        timeout=section.timeout,
-        attempts=section.attempts,
-        idempotent=section.idempotent,
-    )
 
 
 def _ends(model: Any) -> frozenset[int]:

@@ -1,26 +1,25 @@
-"""The Python face of limbeck: `limbeck.run`, `limbeck.distill` and `limbeck.evaluate`."""
+"""The Python face of limbeck: `limbeck.run`, `limbeck.distill`, `limbeck.evaluate` and `limbeck.export`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pydantic import ValidationError
 
 from limbeck.core.errors import RecipeError
-from limbeck.core.parts import build
+from limbeck.core.parts import build, config_of
 from limbeck.core.recipe import Endpoint, Recipe, Teacher, load_recipe
+from limbeck.core.recipe.load import lines_of
+from limbeck.exporters import Exporter
+from limbeck.pipeline.export import export_at
 from limbeck.pipeline.measure import Asking, Measured, endpoint_at, measure_models, measure_predictions
 from limbeck.pipeline.run import Result, run_recipe
+from limbeck.runtime.guess import TASKS, task_of
 
 PRETRAINED_LEARNING_RATE = 5e-5
 """What `distill` trains a student with that does not begin from random weights, unless it is told otherwise."""
-
-_TASKS = {
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-    "ForSequenceClassification": "text-classification",
-    "ForImageClassification": "image-classification",
-}
 
 
 def run(
@@ -36,7 +35,7 @@ def run(
     Args:
         recipe: a file, a mapping with the same content, or a loaded recipe.
         overrides: settings of the form `key.path=value`.
-        until: stop after this step: prepare, train, evaluate or report.
+        until: stop after this step: prepare, train, evaluate, export or report.
         force: do steps again that are up to date.
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder. Runs that
             name one file share its answers.
@@ -166,6 +165,52 @@ def evaluate(
     return measure_models(loaded, found, Path(output), against=against, asking=asking, force=force)
 
 
+def export(
+    where: str | Path,
+    to: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (),
+    *,
+    output: str | Path | None = None,
+    task: str | Mapping[str, Any] | None = None,
+    rows: str | Path | None = None,
+    force: bool = False,
+) -> dict[str, Path]:
+    """Export a student: written in another format, loaded back, and compared with the student on real rows.
+
+    Args:
+        where: a run's folder, or a Hugging Face folder.
+        to: formats, by name or as recipes give them: `["onnx", {"type": "onnx", "precision": "fp16", "name": "half"}]`.
+            Left out: those of the run's recipe.
+        output: the folder that holds the exports; left out: `export` in the run, or here.
+        task: of a folder without a card; left out: what its config tells.
+        rows: a file with real rows of a folder's task, columns named as in recipes. Left out: made-up ones, which
+            say less.
+        force: export again what is up to date.
+
+    Returns:
+        By name, the folder of each export.
+
+    Raises:
+        LimbeckError: with what is wrong, what is allowed and how to fix it.
+    """
+    formats = [to] if isinstance(to, str | Mapping) else list(to)
+    try:
+        exporters = [cast(Exporter, build("exporter", each)) for each in formats]
+        asked = None if task is None else config_of(build("task", task))
+    except ValidationError as error:
+        raise RecipeError("that cannot be exported:\n" + "\n".join(lines_of(error.errors()))) from None
+    except ValueError as error:
+        raise RecipeError("that cannot be exported", got=str(error)) from error
+    made = export_at(
+        Path(where),
+        exporters,
+        output=None if output is None else Path(output),
+        task=asked,
+        rows=None if rows is None else Path(rows),
+        force=force,
+    )
+    return {name: artifact.path for name, artifact in made.items()}
+
+
 def _asked(where: str | Path | Mapping[str, Any], api_key: str | None) -> str | Endpoint:
     """An endpoint, or the folder or hub name of a model with weights."""
     if isinstance(where, Mapping):
@@ -182,12 +227,11 @@ def _task_of(teacher: Teacher) -> str:
     from limbeck.models.load import load_config
 
     architectures = load_config(teacher).architectures or []
-    for ending, task in _TASKS.items():
-        if any(name.endswith(ending) for name in architectures):
-            return task
+    if (task := task_of(architectures)) is not None:
+        return task
     raise RecipeError(
         "the task cannot be told from the teacher",
         got=", ".join(architectures) or "a config without architectures",
-        allowed=", ".join(sorted(set(_TASKS.values()))),
+        allowed=", ".join(sorted(set(TASKS.values()))),
         fix="distill(..., task='text-classification')",
     )

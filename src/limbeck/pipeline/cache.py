@@ -28,10 +28,10 @@ from limbeck.models.load import load_config, origin
 from limbeck.objectives import DistributionTerm, Objective
 from limbeck.objectives.base import BatchTerm
 from limbeck.objectives.temperature import Fixed
-from limbeck.pipeline._job import RunJob, class_names, device, model_inputs
+from limbeck.pipeline._job import RunJob, device, model_inputs
 from limbeck.pipeline._student import make_student
 from limbeck.pipeline._teaching import Read, load_teachers
-from limbeck.tasks import Feature
+from limbeck.tasks import Feature, class_names
 from limbeck.teachers.cached import CachedTeacher, skeleton
 from limbeck.teachers.local import LocalTeacher
 from limbeck.training.engine import processes

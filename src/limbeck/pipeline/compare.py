@@ -21,7 +21,7 @@ from limbeck.report.examples import SHOWN
 from limbeck.report.facts import Facts, section
 from limbeck.report.render import write_comparison
 
-_STEPS = ("prepare", "generate", "cache", "train", "baseline", "evaluate")
+_STEPS = ("prepare", "generate", "cache", "train", "baseline", "compress", "evaluate")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""evaluate: teacher, student and baseline on the same rows; predictions first, every score from them."""
+"""evaluate: teacher, student and the rest on the same rows; predictions first, every score from them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from limbeck.core.artifacts import Artifact, write_json
+from limbeck.core.errors import ModelError
 from limbeck.core.recipe import Model, Teacher, dump_recipe
 from limbeck.core.types import Sample
 from limbeck.data.dataset import rows_seen
@@ -19,6 +20,7 @@ from limbeck.evaluation.pictures import add_pictures
 from limbeck.evaluation.predict import answer, classify, draws, joined, likelihood, of_rows
 from limbeck.evaluation.predictions import Columns, Predictions, write
 from limbeck.evaluation.scores import score
+from limbeck.evaluation.served import ServedModel
 from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._teaching import load_teachers, routes, together
 from limbeck.tasks import Codec
@@ -29,13 +31,15 @@ from limbeck.teachers.local import LocalTeacher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from limbeck.evaluation.predict import Measured
+
 
 def evaluate(job: RunJob, made: Mapping[str, Artifact]) -> Artifact:
     """The artifact `evaluate`: `scores.json`, `details/`, and `predictions-<model>.parquet` for each model.
 
     Args:
         job: the run.
-        made: the artifacts `train` and, where the recipe has them, `prepare` and `baseline`.
+        made: the artifacts `train` and, where the recipe has them, `prepare`, `baseline` and `compress`.
     """
     inputs = {**inputs_of(job), **job.data_inputs(training=False)}
     return job.step("evaluate", inputs, made, lambda folder: _work(job, made, folder))
@@ -57,6 +61,8 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
             bench.models[name] = job.stored(made[step].path / "student", Model(model="student"))
+    if "compress" in made:
+        bench.models["compressed"] = served(job, made["compress"].path / "student")
     facts = bench.run()
     leave(bench.book, folder)
     seen = rows_seen(samples, job.trained_on())
@@ -141,6 +147,19 @@ class Bench:
             harness.measure(self.models, plan.harness, book, batch_size=size)
 
 
+def served(job: RunJob, folder: Path) -> tuple[ServedModel, Codec]:
+    """A student in another engine, with as many threads as torch has, and its codec: the recipe's task as for others.
+
+    Raises:
+        ModelError: it cannot be loaded, or its task is another.
+    """
+    model = ServedModel(folder, torch.get_num_threads())
+    known, asked = (str(name).replace("-", "_") for name in (model.student.card.task["type"], job.task.type()))
+    if known != asked:
+        raise ModelError(f"the student in {folder} is for another task", got=known, allowed=asked)
+    return model, job.task.codec(job.processor(Model(model=str(folder))), model.student.labels)
+
+
 def evaluated(job: RunJob, split: str) -> Sequence[Sample]:
     """The rows of a split, or so many of them as are asked for."""
     plan = job.recipe.evaluate
@@ -204,7 +223,7 @@ def _tell_routes(job: RunJob, model: Any, rows: Sequence[Sample]) -> None:
 def _predict(
     job: RunJob,
     name: str,
-    model: PreTrainedModel | EnsembleModel,
+    model: Measured,
     codec: Codec,
     samples: Sequence[Sample],
     rows: Columns,
@@ -216,7 +235,7 @@ def _predict(
         _tell_routes(job, model, samples)
         said = classify(model, codec, features, size, f"{name} predictions")
         return Predictions(joined(said, rows), codec.label_names, f"the predictions of the {name}")
-    assert not isinstance(model, EnsembleModel), "language models answer alone"
+    assert not isinstance(model, EnsembleModel | ServedModel), "language models answer alone, and in torch"
     said = likelihood(model, codec, features, size)
     if codec.task.answer_pattern is not None:
         title, most = f"{name} answers", plan.max_new_tokens

@@ -29,21 +29,22 @@ from limbeck.evaluation.metrics._base import TEACHER
 from limbeck.evaluation.predict import joined, of_rows
 from limbeck.evaluation.predictions import Predictions, check_file, read_elsewhere, write
 from limbeck.evaluation.scores import score
+from limbeck.evaluation.served import is_served
 from limbeck.generation.budget import Amount, Budget
 from limbeck.generation.engine import generate
 from limbeck.generation.ledger import Ledger
 from limbeck.generation.types import Completion
 from limbeck.models.load import check_length, load_config, load_model, origin
 from limbeck.pipeline._ahead import check_evaluate
-from limbeck.pipeline._job import RunJob, class_names, device
+from limbeck.pipeline._job import RunJob, device
 from limbeck.pipeline._writers import WriterAtWork, asked
-from limbeck.pipeline.evaluate import Bench, evaluated, inputs_of, leave
+from limbeck.pipeline.evaluate import Bench, evaluated, inputs_of, leave, served
 from limbeck.pipeline.run import find_score
-from limbeck.tasks import Codec
+from limbeck.tasks import Codec, class_names
 from limbeck.tasks.causal_lm import CausalLM
 
 _INSIDE = ("", "student", "teacher", "train/student")
-"""Where a model may lie in a folder that is given: it is the model, an artifact with it, or a run."""
+"""Where a model may lie in a folder that is given: it is the model or an export, an artifact with it, or a run."""
 _ENDINGS = ("", "-validation", "-draws")
 """Of the names of a model's tables of predictions."""
 
@@ -295,24 +296,32 @@ def placed(where: str) -> Placed:
         return Placed(Model(model=where))
     for folder in (place / inside for inside in _INSIDE):
         if (folder / "config.json").is_file():
-            made = (folder.parent / artifacts.MANIFEST).is_file()
-            return Placed(Model(model=str(folder)), artifacts.load(folder.parent) if made else None)
-    allowed = "a Hugging Face folder, an artifact `train` or `prepare`, or a run's folder"
+            made = next((each for each in (folder, folder.parent) if (each / artifacts.MANIFEST).is_file()), None)
+            return Placed(Model(model=str(folder)), artifacts.load(made) if made else None)
+    allowed = "a Hugging Face folder, an artifact `train`, `prepare`, `compress` or of an export, or a run's folder"
     raise ModelError(f"there is no model in {where}", allowed=allowed)
 
 
 def _loaded(job: RunJob, name: str, spec: Model, samples: Sequence[Sample]) -> tuple[Any, Codec]:
     """A model in evaluation mode and its codec; a classifier keeps its own order of classes."""
-    known = job.splits.label_names
-    names = None if known is None else class_names(load_config(spec))
-    if known is not None and names is not None and set(names) != set(known):
-        shown = (f"{who}: {', '.join(some[:6])} ({len(some)})" for who, some in ((name, names), ("data", known)))
-        raise ModelError(f"{name} knows other classes than the data", got="; ".join(shown))
+    if is_served(Path(str(spec.model))):
+        quick, codec = served(job, Path(str(spec.model)))
+        _same_classes(job, name, codec.label_names)
+        return quick, codec
+    names = None if job.splits.label_names is None else class_names(load_config(spec))
+    _same_classes(job, name, names)
     codec = job.task.codec(job.processor(spec), names)
     model = load_model(spec, job.task.auto_class, settings=codec.settings())
     check_length(model, max((f.length for f in job.encode(samples, codec).features), default=0), name)
     torch.nn.Module.to(model, device())
     return model.eval(), codec
+
+
+def _same_classes(job: RunJob, name: str, names: tuple[str, ...] | None) -> None:
+    known = job.splits.label_names
+    if known is not None and names is not None and set(names) != set(known):
+        shown = (f"{who}: {', '.join(some[:6])} ({len(some)})" for who, some in ((name, names), ("data", known)))
+        raise ModelError(f"{name} knows other classes than the data", got="; ".join(shown))
 
 
 def _behind(job: RunJob, name: str, endpoint: Endpoint, how: Asking) -> WriterAtWork:

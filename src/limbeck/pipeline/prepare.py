@@ -15,7 +15,8 @@ from limbeck.pipeline._ahead import check_ahead
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline._teaching import all_teachers, folder_of, what_it_is
 from limbeck.pipeline.train import plan_inputs, save_model, training_counts
-from limbeck.training.loop import Job, train
+from limbeck.training.job import Job
+from limbeck.training.loop import train
 
 
 def prepare(job: RunJob) -> Artifact | None:

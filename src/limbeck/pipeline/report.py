@@ -54,8 +54,14 @@ def facts_of(recipe: Mapping[str, Any], made: Mapping[str, Artifact]) -> Facts:
             Path(name).stem: json.loads(evaluated.file(name).read_text(encoding="utf-8"))
             for name in evaluated.manifest["files"]
             if Path(name).parent == Path("details") and Path(name).suffix == ".json"
-        },
+        }
+        | ({"cascade": _json(made["cascade"], "curve.json")} if "cascade" in made else {}),
+        gate=json.loads(made["compress"].file("gate.json").read_text(encoding="utf-8")) if "compress" in made else {},
     )
+
+
+def _json(artifact: Artifact, name: str) -> Any:
+    return json.loads(artifact.file(name).read_text(encoding="utf-8"))
 
 
 def _lines(artifact: Artifact | None, name: str) -> list[dict[str, Any]]:

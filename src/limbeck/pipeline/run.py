@@ -1,4 +1,7 @@
-"""The whole chain: prepare -> generate -> cache -> train -> baseline -> evaluate -> report."""
+"""The whole chain, from prepare to report.
+
+prepare -> generate -> cache -> train -> baseline -> compress -> evaluate -> cascade -> export -> report
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,16 @@ from limbeck.evaluation.budget import refuse_beyond
 from limbeck.pipeline._ahead import check_recipe
 from limbeck.pipeline._job import RunJob
 from limbeck.pipeline.cache import cache, refuse_uncachable
+from limbeck.pipeline.cascade import cascade
+from limbeck.pipeline.compress import compress
 from limbeck.pipeline.evaluate import evaluate
+from limbeck.pipeline.export import export
 from limbeck.pipeline.generate import generate, with_generated
 from limbeck.pipeline.prepare import prepare
 from limbeck.pipeline.report import report
 from limbeck.pipeline.train import train_student
 
-STEPS = ("prepare", "generate", "cache", "train", "evaluate", "report")
+STEPS = ("prepare", "generate", "cache", "train", "compress", "evaluate", "cascade", "export", "report")
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def run_recipe(
 
     Args:
         recipe: what to do.
-        until: the last step: prepare, generate, cache, train, evaluate or report.
+        until: the last step: prepare, generate, cache, train, compress, evaluate, cascade, export or report.
         force: do all steps again.
         taught: the outputs of the recipes that this one's student is to teach.
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
@@ -158,7 +164,18 @@ def _steps(job: RunJob, until: str) -> dict[str, Artifact]:
         made["baseline"] = train_student(given, prepared, "baseline")
     if until == "train" or not is_main_process():
         return made
+    if (compressed := compress(job, made)) is not None:
+        made["compress"] = compressed
+    if until == "compress":
+        return made
     made["evaluate"] = evaluate(job, made)
+    if until == "evaluate":
+        return made
+    if (fitted := cascade(job, made)) is not None:
+        made["cascade"] = fitted
+    if until == "cascade":
+        return made
+    made |= export(job, made)
     if until == "report":
         made["report"] = report(job, made)
     return made

@@ -23,7 +23,8 @@ from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.teachers.cached import CachedTeacher
 from limbeck.teachers.local import LocalTeacher
 from limbeck.teachers.remembering import RememberingTeacher
-from limbeck.training.loop import Job, StageJob, train
+from limbeck.training.job import Job, StageJob
+from limbeck.training.loop import train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,7 @@ from limbeck.report.words import Words, words
 
 Row = Mapping[str, Any]
 
-MODELS = ("teacher", "student", "baseline")
+MODELS = ("teacher", "student", "compressed", "baseline")
 """Models by the order in which tables show them; others follow under their own names."""
 
 PRIMARY = ("accuracy", "answer_accuracy", "perplexity")
@@ -37,6 +37,7 @@ class Facts:
         baseline_evals: the same of the baseline, empty without one.
         manifests: artifact manifests by step name, in the order of the run.
         details: tables too fine for the scores, by name, as `evaluate/details/<name>.json` has them.
+        gate: what a compressed student was held to and kept, as `compress/gate.json` has it; empty without one.
         students: the models that the report is about; several where runs are compared.
         runs: the facts of each run, where several are compared; `students` are its keys then.
     """
@@ -50,6 +51,7 @@ class Facts:
     baseline_evals: list[dict[str, Any]] = field(default_factory=list)
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    gate: Mapping[str, Any] = field(default_factory=dict)
     students: tuple[str, ...] = ("student",)
     runs: Mapping[str, Facts] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from limbeck.report import formats
@@ -130,8 +131,8 @@ def has_interval(row: Row) -> bool:
     return several and finite(row.get("low")) and finite(row.get("high"))
 
 
-def size_name(facts: Facts) -> str | None:
-    """The measure of size that most models have: their parameters, else their bytes."""
-    counts = {n: sum(r["name"] == n and finite(r.get("value")) for r in facts.scores) for n in ("parameters", "bytes")}
+def size_name(facts: Facts, names: Sequence[str] = ("parameters", "bytes")) -> str | None:
+    """The measure of size that most models have, the first of those that are had alike."""
+    counts = {n: sum(r["name"] == n and finite(r.get("value")) for r in facts.scores) for n in names}
     best = max(counts, key=lambda n: counts[n])  # a tie goes to the first
     return best if counts[best] else None

@@ -11,12 +11,13 @@ from limbeck.report.blocks import Block, Code, Figures, Fold, Pairs, Section, Se
 from limbeck.report.curves import validation_score
 from limbeck.report.examples import differing, divergence, example_rows, examples
 from limbeck.report.facts import Facts
+from limbeck.report.plots.cascade import cascade_plot
 from limbeck.report.plots.inside import agreement_plot, cka_plot, entropy_plot
 from limbeck.report.plots.quality import errors_plot, reliability_plot, robustness_plots
 from limbeck.report.plots.size import size_plot
 from limbeck.report.plots.training import loss_plot, validation_plot
 from limbeck.report.svg import Plot, house_style
-from limbeck.report.tables import details, models, run
+from limbeck.report.tables import cascade, details, models, run, shipped
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -43,6 +44,12 @@ def _results(facts: Facts) -> list[Section]:
         ),
         Section(
             "efficiency", say("section.efficiency"), (models.efficiency(facts), details.speed(facts), _cost(facts))
+        ),
+        Section("shipped", say("section.shipped"), (shipped.gate(facts), shipped.exports(facts))),
+        Section(
+            "cascade",
+            say("section.cascade"),
+            (*_alone(cascade_plot(facts)), cascade.told(facts), cascade.points(facts)),
         ),
         Section(
             "errors",

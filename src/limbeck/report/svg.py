@@ -25,6 +25,7 @@ _ROLES = (
     "ground",
     "teacher",
     "student",
+    "compressed",
     "baseline",
     *(f"term-{i}" for i in range(1, 7)),
 )

@@ -15,7 +15,7 @@ from limbeck.core.types import Batch, Sample
 from limbeck.data.augmentation import Augmentation, DrawKey, Matter
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from limbeck.core.recipe import Model
 
@@ -153,3 +153,8 @@ class Task(Part, ABC):
 def label_settings(names: Sequence[str]) -> dict[str, Any]:
     """A classifier's config fields for its classes."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def class_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """A classifier's classes in the order of their indices, which a file may keep in another."""
+    return tuple(str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda pair: int(pair[0])))

@@ -69,15 +69,20 @@ class TextCodec(Codec):
         samples = list(samples)
         texts = [s.inputs["text"] for s in samples]
         pairs = [s.inputs["text_pair"] for s in samples] if samples and "text_pair" in samples[0].inputs else None
-        whole = self.processor(texts, pairs, truncation=False, verbose=False) if samples else {"input_ids": []}
-        cut = self.processor(texts, pairs, truncation=True, max_length=self.max_length) if samples else {}
-        counts = Counter(truncated=sum(len(ids) > self.max_length for ids in whole["input_ids"]))
+        read = dict(self.processor(texts, pairs, truncation=False, verbose=False)) if samples else {"input_ids": []}
+        long = [i for i, ids in enumerate(read["input_ids"]) if len(ids) > self.max_length]
+        if long:  # only these are read once more, to be cut where the tokenizer cuts
+            again = [[column[i] for i in long] if column is not None else None for column in (texts, pairs)]
+            cut = self.processor(*again, truncation=True, max_length=self.max_length)
+            for place, i in enumerate(long):
+                for key in read:
+                    read[key][i] = cut[key][place]
         features = []
         for i, sample in enumerate(samples):
-            values = {key: cut[key][i] for key in cut if key != "attention_mask"}
+            values = {key: read[key][i] for key in read if key != "attention_mask"}
             label = self.index[sample.target]
-            features.append(Feature(sample.id, len(cut["input_ids"][i]), {**values, "label": label}, sample))
-        return Encoded(features, +counts)
+            features.append(Feature(sample.id, len(read["input_ids"][i]), {**values, "label": label}, sample))
+        return Encoded(features, +Counter(truncated=len(long)))
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         keys = [key for key in features[0].values if key != "label"] if features else []

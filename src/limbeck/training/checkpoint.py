@@ -43,6 +43,8 @@ class Progress:
     """Of every term of the stage, its size on the first batch; None where the stage does not balance its terms."""
     losses: list[float] | None = None
     """The loss on each training row of the student that the stage began with; None where no curriculum goes by it."""
+    sizes: dict[str, int] | None = None
+    """What stages left of the student by pruning, as its config says it; None where none did."""
     scaler: dict[str, float] | None = None
     """State of the loss scaler, in fp16."""
     answers: dict[str, list[list[int]]] | None = None

@@ -6,39 +6,36 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from limbeck.core.artifacts import write_json
 from limbeck.core.errors import RecipeError
-from limbeck.core.progress import bar, say, show_table
-from limbeck.core.recipe import Stage, Training
+from limbeck.core.progress import bar, say
 from limbeck.core.types import Batch
-from limbeck.models.heads import check_head
-from limbeck.models.load import check_length
-from limbeck.objectives import Objective
-from limbeck.tasks import Codec, Encoded, Feature
+from limbeck.models.shrink.prune import become, empty, pruned, sizes_left, sizes_of
+from limbeck.tasks import Feature
 from limbeck.teachers.gated import gated
 from limbeck.teachers.local import MovingTeacher
-from limbeck.training.augment import Augmenter, refuse_without_replay
+from limbeck.training.augment import Augmenter
 from limbeck.training.balance import term_sizes, weights_now
 from limbeck.training.batches import Order, goes_by_student, order_of, share
 from limbeck.training.checkpoint import Checkpoints, Progress, load_optimizer, load_weights, seed_step
-from limbeck.training.checks import check_packing, check_stage
 from limbeck.training.conflict import term_gradients
 from limbeck.training.distiller import Distiller
+from limbeck.training.dry_run import dry_run
 from limbeck.training.engine import make_accelerator, micro_batch
+from limbeck.training.job import Job, StageJob
 from limbeck.training.log import Log
-from limbeck.training.matching import find_pairs, match_table
-from limbeck.training.on_policy import Writer, Written, check_on_policy, silenced
+from limbeck.training.on_policy import Writer, Written, silenced
 from limbeck.training.optim import learning_rate, make_optimizer, select_trained
+from limbeck.training.prune import taylor
 from limbeck.training.row_losses import row_losses
 from limbeck.training.shown import Answers, write_plan
 from limbeck.training.step import Now, Teacher, optimizer_step
@@ -46,81 +43,6 @@ from limbeck.training.validate import better, validate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class StageJob:
-    """A stage with its rows in numbers."""
-
-    stage: Stage
-    train: Encoded
-    validation: Encoded
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in the stage."""
-        if self.stage.max_steps is not None:
-            return self.stage.max_steps
-        return max(1, math.ceil(self.stage.epochs * len(self.train) / self.stage.global_batch_size))
-
-    @property
-    def eval_steps(self) -> int:
-        """Steps between validations: an epoch unless the recipe says otherwise."""
-        return self.stage.eval_steps or max(1, len(self.train) // self.stage.global_batch_size)
-
-
-@dataclass
-class Job:
-    """All that a training run needs.
-
-    Attributes:
-        title: what the progress bar calls it.
-        student: the model that learns, changed in place.
-        codec: makes batches.
-        stages: what is done, in order; each begins with the best weights of the one before.
-        training: precision, checkpoints, trackers.
-        seed: of order and dropout.
-        teacher: None where no term asks for one.
-        shared: class ids that student and teacher have in common, None where all are.
-        translate: gives a batch what the teacher reads, where that is not what the student reads.
-        unit: what is counted: tokens or samples.
-        logs: where trackers write.
-        writer: a teacher that writes text, and its codec: what the student's answers are shown beside.
-        learnable: names of the student's parameters that may learn; with LoRA, not all.
-    """
-
-    title: str
-    student: PreTrainedModel
-    codec: Codec
-    stages: Sequence[StageJob]
-    training: Training
-    seed: int
-    unit: str
-    teacher: Teacher | None = None
-    shared: Tensor | None = None
-    translate: Callable[[Batch], Batch] | None = None
-    logs: Path = Path("logs")
-    writer: tuple[PreTrainedModel, Codec] | None = None
-
-    def __post_init__(self) -> None:
-        self.learnable = {name for name, p in self.student.named_parameters() if p.requires_grad}
-
-    def read(self, batch: Batch) -> Batch:
-        """The batch, with what the teacher reads if that is something else."""
-        return batch if self.translate is None else self.translate(batch)
-
-    def distiller(self, stage: Stage, few: Batch) -> Distiller:
-        """Student and terms of a stage; the terms' own parameters are drawn from the seed and the stage's place.
-
-        Args:
-            stage: one of the job's.
-            few: some samples, which show the shapes of the layers that are compared.
-        """
-        terms = cast(Sequence[Objective], stage.terms)
-        pairs = find_pairs(self.student, getattr(self.teacher, "model", None), terms, few)
-        torch.manual_seed(self.seed + 7919 * [each.stage for each in self.stages].index(stage))
-        return Distiller(self.student, terms, self.shared, pairs).to(few.labels.device)
 
 
 def train(job: Job, folder: Path) -> list[dict[str, Any]]:
@@ -146,9 +68,7 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
             raise RecipeError(
                 f"stage {each.stage.name} has no rows left to train or validate on", got=each.train.counts
             )
-    _dry_run(job, accelerator, folder)
-    if job.training.gradient_checkpointing:
-        job.student.activation_checkpointing_enable({"use_reentrant": False})
+    dry_run(job, accelerator, folder)
     if job.training.report_to:
         accelerator.init_trackers("limbeck", config={"title": job.title, "seed": job.seed})
     run = _Run(job, accelerator, Checkpoints(folder / ".checkpoints"))
@@ -168,31 +88,6 @@ def train(job: Job, folder: Path) -> list[dict[str, Any]]:
     return run.progress.done
 
 
-def _dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
-    """All that can fail for its shape fails here, before the first step; writes which layers are compared."""
-    rows = []
-    few = job.read(job.codec.collate(job.stages[0].train.features[:2])).to(accelerator.device)
-    check_head(job.student, few, job.title)
-    for each in job.stages:
-        select_trained(job.student, each.stage.freeze, job.learnable)
-        refuse_without_replay(each.stage, job.teacher, job.seed)
-        if longest := Augmenter(each.stage, job.codec, job.seed).longest:
-            check_length(job.student, longest, job.title, "augmented text")
-        distiller = job.distiller(each.stage, few)
-        check_stage(each.stage, distiller, job.training)
-        check_packing(each.stage, distiller, few)
-        features, world = each.train.features, accelerator.num_processes
-        check_on_policy(each.stage, job.student, job.codec, job.teacher, features, world)
-        if each.stage.mixture is not None or each.stage.curriculum is not None:
-            any_losses = range(len(features))  # the student's own are known when the stage begins
-            order_of(each.stage, each.train, each.steps, (job.seed, 0), any_losses)
-        found = match_table(distiller)
-        rows += [{"stage": each.stage.name, **row} for row in found]
-    if rows and accelerator.is_main_process:
-        write_json(folder / "layers.json", rows)
-        show_table([{k: v for k, v in row.items() if k != "stage" or len(job.stages) > 1} for row in rows])
-
-
 class _Run:
     """A training run under way."""
 
@@ -209,27 +104,24 @@ class _Run:
         self.resumed = checkpoints.newest()
         if self.resumed is not None:
             self.progress = Progress(**json.loads(self.resumed.file("progress.json").read_text()))
+            if self.progress.sizes is not None:
+                become(job.student, empty(job.student, self.progress.sizes))
             load_weights(job.student, self.resumed)
+        self._checkpoint_activations()
+
+    def _checkpoint_activations(self) -> None:
+        if self.job.training.gradient_checkpointing:
+            self.job.student.activation_checkpointing_enable({"use_reentrant": False})
 
     def stage(self, each: StageJob) -> None:
         """One stage, or what is left of it."""
         job, progress, plan = self.job, self.progress, each.stage
-        select_trained(job.student, plan.freeze, job.learnable)
-        few = job.read(job.codec.collate(each.train.features[:2])).to(self.accelerator.device)
-        self.distiller = distiller = job.distiller(plan, few)
-        self.augmenter = Augmenter(plan, job.codec, job.seed)
-        self.teacher = gated(job.teacher, plan.gate, job.student) if distiller.asks_teacher else None
-        optimizer = make_optimizer(distiller, plan)
+        self._set_up(each)
+        optimizer = make_optimizer(self.distiller, plan)
         self._resume(optimizer)
-        wrapped, engine_optimizer = self.accelerator.prepare(distiller, optimizer)
-        if progress.losses is None and goes_by_student(plan, each.train):
-            progress.losses = self._losses(each)
-        self.order = order_of(plan, each.train, each.steps, (job.seed, progress.stage), progress.losses)
-        self.writer = None
-        if plan.on_policy is not None:
-            self.writer = Writer(plan, progress.stage, job.student, job.codec, job.seed, job.shared, self.accelerator)
+        wrapped, engine_optimizer = self.accelerator.prepare(self.distiller, optimizer)
         if plan.balance is not None and progress.scales is None:
-            progress.scales = term_sizes(distiller, self.teacher, self.accelerator, self._batches(each))
+            progress.scales = term_sizes(self.distiller, self.teacher, self.accelerator, self._batches(each))
         while progress.step_in_stage < each.steps:
             self._step(each, wrapped, engine_optimizer)
             at_end = progress.step_in_stage == each.steps
@@ -246,6 +138,49 @@ class _Run:
         self.accelerator.free_memory(wrapped, engine_optimizer)
         if self._stop():  # in the stage's last step, or in its last validation; all is saved
             raise SystemExit(143)
+
+    def _set_up(self, each: StageJob) -> None:
+        """All of a stage but its optimizer."""
+        job, progress, plan = self.job, self.progress, each.stage
+        self._distiller(each)
+        self.augmenter = Augmenter(plan, job.codec, job.seed)
+        self.teacher = gated(job.teacher, plan.gate, job.student) if self.distiller.asks_teacher else None
+        if progress.losses is None and goes_by_student(plan, each.train):
+            progress.losses = self._losses(each)
+        self.order = order_of(plan, each.train, each.steps, (job.seed, progress.stage), progress.losses)
+        if plan.prune is not None and not progress.step_in_stage:
+            self._prune(each)
+        if plan.quantize is not None:
+            from limbeck.models.quantize import prepare
+
+            prepare(job.student, plan.quantize)
+        self.writer = None
+        if plan.on_policy is not None:
+            self.writer = Writer(plan, progress.stage, job.student, job.codec, job.seed, job.shared, self.accelerator)
+
+    def _distiller(self, each: StageJob) -> None:
+        job = self.job
+        select_trained(job.student, each.stage.freeze, job.learnable)
+        few = job.read(job.codec.collate(each.train.features[:2])).to(self.accelerator.device)
+        self.distiller = job.distiller(each.stage, few)
+
+    def _prune(self, each: StageJob) -> None:
+        """Take out of the student what the stage says. A kill before the first checkpoint finds it whole, and again."""
+        job, plan = self.job, each.stage.prune
+        assert plan is not None
+        left = sizes_left(job.student, plan)
+        found = {}
+        if plan.importance == "taylor":
+            count = min(each.steps, math.ceil(plan.rows / each.stage.global_batch_size))
+            steps = (self._batches(each, ahead) for ahead in range(count))
+            found = taylor(self.distiller, self.teacher, self.accelerator, steps, left)
+        was = sizes_of(job.student)
+        become(job.student, pruned(job.student, left, found))
+        self._checkpoint_activations()
+        self._distiller(each)
+        self.progress.sizes = sizes_of(job.student)
+        told = ", ".join(f"{name} {was[name]} -> {size}" for name, size in left.items())
+        say(f"{job.title}: stage {each.stage.name}: {told}")
 
     def _resume(self, optimizer: Any) -> None:
         """Put back what a checkpoint holds besides the student."""
@@ -280,13 +215,13 @@ class _Run:
         """The samples of a step of the stage, over all processes."""
         return [each.train.features[i] for i in self.order.step(step)]
 
-    def _batches(self, each: StageJob) -> list[Batch]:
-        """This process's micro-batches of the step that comes next, with the data's answers."""
+    def _batches(self, each: StageJob, ahead: int = 0) -> list[Batch]:
+        """This process's micro-batches of the step that comes next, or of one after it, with the data's answers."""
         accelerator, plan = self.accelerator, each.stage
         micro = micro_batch(plan, accelerator.num_processes, plan.name)
-        drawn = self._drawn(each, self.progress.step_in_stage)
+        drawn = self._drawn(each, self.progress.step_in_stage + ahead)
         parts = share(range(len(drawn)), accelerator.process_index, accelerator.num_processes, micro)
-        return self._ready(self.augmenter.batches(drawn, parts, self.progress.step))
+        return self._ready(self.augmenter.batches(drawn, parts, self.progress.step + ahead))
 
     def _ready(self, batches: Sequence[Batch]) -> list[Batch]:
         return [self.job.read(batch).to(self.accelerator.device) for batch in batches]
@@ -353,6 +288,10 @@ class _Run:
         progress = self.progress
         assert progress.best_step is not None
         self.checkpoints.load_best(self.job.student, progress.best_step)
+        if each.stage.quantize is not None:
+            from limbeck.models.quantize import settle
+
+            settle(self.job.student)
         self.accelerator.wait_for_everyone()  # saving clears the best weights away
         progress.stage, progress.step_in_stage, progress.patience = progress.stage + 1, 0, 0
         found: dict[str, Any] = {"stage": each.stage.name, "best_step": progress.best_step, **(progress.best or {})}
@@ -360,6 +299,8 @@ class _Run:
             found["on_policy"] = progress.written
         if each.stage.mixture is not None:
             found["mixture"] = self.order.told()
+        if each.stage.prune is not None:
+            found["sizes"] = progress.sizes
         progress.done.append(found)
         progress.best = progress.best_step = progress.scales = progress.losses = None
         progress.answers = progress.written = None

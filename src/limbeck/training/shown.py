@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from limbeck.core.types import Sample
     from limbeck.tasks import Feature
-    from limbeck.training.loop import Job, StageJob
+    from limbeck.training.job import Job, StageJob
 
 MOST = 128
 """Longest answer, in tokens; one may also be no more than twice as long as the row's own."""

@@ -17,6 +17,7 @@ from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
 from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
+from limbeck.core.recipe.smaller import Prune, Quantize
 from limbeck.core.recipe.training import Balance, Finetune, Gate, OnPolicy, Optimization, Stage, Training
 from limbeck.core.recipe.tune import Between, Choices, Sweep, Tune
 
@@ -43,6 +44,8 @@ __all__ = [
     "OnPolicy",
     "Optimization",
     "Price",
+    "Prune",
+    "Quantize",
     "Recipe",
     "Report",
     "Robustness",

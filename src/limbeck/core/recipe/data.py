@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, field_validator
@@ -36,6 +37,9 @@ class Data(Section):
     """Column with the answer to learn."""
     messages: str | None = None
     """Column with a conversation, a list of {role, content}; takes the place of prompt and answer."""
+    feedback: Path | None = None
+    """A file or folder of rows that a server with a cascade has kept (`limbeck serve RUN --cascade --feedback`). They
+    are added to the training rows, with the larger model's answer for the label; none that another split holds."""
     id: str | None = None
     """Column with a stable id. Left out: the split and the row's number."""
     max_samples: Annotated[int, Field(gt=0)] | None = None

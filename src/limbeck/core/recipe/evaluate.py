@@ -92,7 +92,8 @@ class Evaluate(Section):
 
 
 class Limits(Section):
-    """What the student may cost. A student beyond one of these is refused at the end; its files and report stay."""
+    """What the student may cost, the compressed one where there is one. A student beyond one of these is refused at the
+    end; its files and report stay."""
 
     bytes: Positive | None = None
     """Its weights, on disk."""

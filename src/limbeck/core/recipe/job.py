@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from limbeck.core.recipe.cache import CacheSection
+from limbeck.core.recipe.cascade import Cascade
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.evaluate import Evaluate, Limits
 from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
 from limbeck.core.recipe.report import Report
-from limbeck.core.recipe.section import AnyTask, Section
+from limbeck.core.recipe.section import AnyCompressor, AnyTask, Section
+from limbeck.core.recipe.ship import Exports, check_exports
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
 from limbeck.core.recipe.tune import Tune
 
@@ -48,6 +51,13 @@ class Recipe(Section):
     """How the final figures are taken."""
     budget: Limits | None = None
     """What the student may cost; a student beyond it is refused. Left out: anything."""
+    compress: AnyCompressor | None = None
+    """Make the trained student smaller, `int8` for instance, if it answers as well as before. Left out: it stays."""
+    export: Exports = []
+    """Formats that the student is brought into for those who will run it, `[onnx]` for instance; each is loaded back
+    and compared with the student on validation rows. Left out: none."""
+    cascade: Cascade | None = None
+    """Models that are asked where the student is unsure, and what is promised of them together. Left out: none."""
     report: Report = Report()
     """What the report shows."""
     tune: Tune | None = None
@@ -61,7 +71,9 @@ class Recipe(Section):
             return data
         # A section whose lines are all commented out reads as null; it is as good as left out.
         data = {
-            k: v for k, v in data.items() if v is not None or k not in ("training", "evaluate", "report", "generate")
+            k: v
+            for k, v in data.items()
+            if v is not None or k not in ("training", "evaluate", "report", "generate", "export")
         }
         if not isinstance(training := data.get("training", {}), Mapping | Training):
             return data
@@ -89,6 +101,8 @@ class Recipe(Section):
             self.teacher.refuse_idle()
             self._ask_for_text_alone(self.teacher)
         self._have_a_writer()
+        self._stay_on_the_grid()
+        check_exports(self.export)
         if self.budget is not None and self.budget.price is not None and self.evaluate.speed.price_per_hour is None:
             raise ValueError("`budget.price` needs to know what an hour costs: evaluate.speed.price_per_hour=...")
         return self
@@ -103,6 +117,19 @@ class Recipe(Section):
             raise ValueError(f"{what}: {', '.join(terms)}; take cross_entropy on what it writes (`generate`)")
         if all(each.recorded for each in self.generate):
             raise ValueError("the teacher is an `endpoint`, but nothing is asked of it; add `generate`")
+
+    def _stay_on_the_grid(self) -> None:
+        changed = [stage.name for stage in self.stages if stage.prune is not None or stage.quantize is not None]
+        if changed and self.student.lora is not None:
+            raise ValueError(f"`prune` and `quantize` change all weights, `student.lora` none (stage {changed[0]})")
+        if changed and self.teacher is not None and self.teacher.is_moving and any(s.prune for s in self.stages):
+            raise ValueError("the teacher is the student's own past, which cannot follow it through `prune`")
+        for before, after in pairwise(self.stages):
+            if before.quantize is not None and after.quantize != before.quantize:
+                raise ValueError(
+                    f"stage {after.name} would take the weights off the grid that stage {before.name} put them on; "
+                    "give it the same `quantize`, or put it first"
+                )
 
     def _have_a_writer(self) -> None:
         names = [each.name for each in self.generate]

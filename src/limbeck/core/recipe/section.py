@@ -16,6 +16,8 @@ AnyAugmentation = Annotated[Part, PartOf("augmentation")]
 AnyPerturbation = Annotated[Part, PartOf("perturbation")]
 AnyCurriculum = Annotated[Part, PartOf("curriculum")]
 AnyMetric = Annotated[Part, PartOf("metric")]
+AnyCompressor = Annotated[Part, PartOf("compressor")]
+AnyExporter = Annotated[Part, PartOf("exporter")]
 
 
 class Section(BaseModel):

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.section import AnyAugmentation, AnyCurriculum, AnyObjective, Section
+from limbeck.core.recipe.smaller import Prune, Quantize
 from limbeck.core.schedules import AnySchedule, Schedule
 
 PARTS = ("basic", "specialised", "adversarial")
@@ -199,6 +200,10 @@ class Stage(Optimization):
     all rows, all along."""
     on_policy: OnPolicy | None = None
     """Train on answers that the student writes itself. Left out: on the data's alone."""
+    prune: Prune | None = None
+    """Take heads and units out of the student when the stage begins. Left out: it keeps its size."""
+    quantize: Quantize | None = None
+    """Learn with weights rounded to integers. Left out: without rounding."""
 
     @model_validator(mode="after")
     def _shows_what_is_augmented(self) -> Self:
@@ -223,6 +228,12 @@ class Stage(Optimization):
         return self
 
     @model_validator(mode="after")
+    def _rounds_what_it_writes(self) -> Self:
+        if self.quantize is not None and self.on_policy is not None and self.on_policy.engine == "vllm":
+            raise ValueError("vllm would write with weights that are not rounded; take `engine: transformers`")
+        return self
+
+    @model_validator(mode="after")
     def _terms_differ(self) -> Self:
         labels = [getattr(term, "label", term.type()) for term in self.terms]
         if repeated := {label for label in labels if labels.count(label) > 1}:
@@ -243,6 +254,8 @@ class Finetune(Stage):
     def _nobody_teaches_the_teacher(self) -> Self:
         if names := asking(self):
             raise ValueError(f"the teacher has no teacher of its own, but these terms need one: {', '.join(names)}")
+        if self.prune is not None or self.quantize is not None:
+            raise ValueError("`prune` and `quantize` are for the student's stages")
         return self
 
 

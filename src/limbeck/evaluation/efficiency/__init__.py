@@ -19,13 +19,13 @@ from limbeck.evaluation.efficiency.latency import Watched, latencies, paces
 from limbeck.evaluation.efficiency.memory import NotMeasured, held_bytes, peak_bytes
 from limbeck.evaluation.efficiency.requests import NEW_TOKENS, Requests
 from limbeck.evaluation.efficiency.work import flops, stored_bytes, uncounted, weight_bytes
+from limbeck.evaluation.served import ServedModel
 from limbeck.evaluation.statistics import mean, median_ratio
 from limbeck.models.load import parameters
 from limbeck.tasks import Codec
-from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from limbeck.evaluation.predict import Measured
 
 __all__ = ["NEW_TOKENS", "latencies", "measure", "weight_bytes"]
 
@@ -36,7 +36,7 @@ AXIS = "efficiency"
 
 @torch.inference_mode()
 def measure(
-    models: Mapping[str, tuple[PreTrainedModel | EnsembleModel, Codec]],
+    models: Mapping[str, tuple[Measured, Codec]],
     samples: Sequence[Sample],
     plan: Speed,
     book: Book,
@@ -78,12 +78,14 @@ def _readable(models: Mapping[str, tuple[Any, Codec]], samples: Sequence[Sample]
 
 def _size(name: str, requests: Requests, book: Book) -> list[str]:
     model, notes = requests.model, list[str]()
-    book.exact(name, AXIS, "parameters", "parameters", parameters(model), 1)
-    book.exact(name, AXIS, "bytes", "bytes", weight_bytes(model), 1)
     if (stored := stored_bytes(model)) is None:
         notes.append(f"bytes on disk of {name}: the files that it was read from are not known")
     else:
         book.exact(name, AXIS, "bytes_on_disk", "bytes", stored, 1)
+    if isinstance(model, ServedModel):
+        return [*notes, f"parameters and operations of {name}: {model.engine} does not tell them"]
+    book.exact(name, AXIS, "parameters", "parameters", parameters(model), 1)
+    book.exact(name, AXIS, "bytes", "bytes", weight_bytes(model), 1)
     if unseen := uncounted(model):
         notes.append(f"operations of {name}: attention of the kind {', '.join(unseen)} cannot be counted")
     else:
@@ -110,8 +112,9 @@ def _compare(asked: Mapping[str, Requests], times: Mapping[str, Any], book: Book
         return
     for name, requests in asked.items():
         if name != TEACHER:
-            ratio = parameters(asked[TEACHER].model) / parameters(requests.model)
-            book.exact(name, AXIS, "size_ratio", "x", ratio, 1)
+            mine, its = (parameters(each.model) for each in (requests, asked[TEACHER]))
+            if mine and its:
+                book.exact(name, AXIS, "size_ratio", "x", its / mine, 1)
             book.estimate(name, AXIS, "speedup", "x", median_ratio, times[TEACHER], times[name])
 
 
@@ -137,10 +140,10 @@ def _throughput(asked: Mapping[str, Requests], plan: Speed, book: Book) -> list[
 
 def _memory(name: str, requests: Requests, book: Book) -> list[str]:
     try:
-        grown = peak_bytes(requests.longest(), requests.device)
+        peak = held_bytes(requests.model) + peak_bytes(requests.longest(), requests.device)
     except NotMeasured as why:
         return [f"memory of {name}: {why}"]
-    book.exact(name, AXIS, "peak_memory", "bytes", held_bytes(requests.model) + grown, 1)
+    book.exact(name, AXIS, "peak_memory", "bytes", peak, 1)
     return []
 
 

@@ -10,13 +10,14 @@ import torch
 from limbeck.core.errors import DataError
 from limbeck.core.types import Batch, Sample
 from limbeck.evaluation.efficiency.latency import Request
-from limbeck.evaluation.predict import says
+from limbeck.evaluation.predict import device_of, says
 from limbeck.tasks import Codec
 from limbeck.tasks.causal_lm import CausalCodec
-from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from limbeck.evaluation.predict import Measured
 
 NEW_TOKENS = 16
 """New tokens in one timed request to a language model."""
@@ -34,9 +35,9 @@ class Requests:
         DataError: no row can be read.
     """
 
-    def __init__(self, model: PreTrainedModel | EnsembleModel, codec: Codec, samples: Sequence[Sample]):
+    def __init__(self, model: Measured, codec: Codec, samples: Sequence[Sample]):
         self.model, self.codec = model, codec
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         self.features = codec.encode(samples).features
         if not self.features:
             raise DataError("no row can be read by the model whose speed is to be measured", got=f"{len(samples)} rows")

@@ -9,12 +9,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck.core.types import Batch, Head, Needs
+from limbeck.evaluation.served import ServedModel
 from limbeck.models.heads import signal
 from limbeck.models.load import weight_files
 from limbeck.teachers.ensemble import EnsembleModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from limbeck.evaluation.predict import Measured
 
 _COUNTED = ("eager", "sdpa")
 """Implementations of attention that come down to products of matrices."""
@@ -25,8 +28,10 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def stored_bytes(model: PreTrainedModel | EnsembleModel) -> int | None:
+def stored_bytes(model: Measured) -> int | None:
     """Bytes of the files that a model's weights were read from, those of all its members; None: some have none."""
+    if isinstance(model, ServedModel):
+        return model.stored_bytes()
     members = model.models if isinstance(model, EnsembleModel) else [model]
     files = [weight_files(cast("PreTrainedModel", member)) for member in members]
     return sum(file.stat().st_size for each in files for file in each) if all(files) else None

@@ -21,6 +21,7 @@ from limbeck.evaluation.interpretability.divergence import at_tokens
 from limbeck.evaluation.interpretability.lens import path_of
 from limbeck.evaluation.interpretability.survey import STUDENT, TEACHER, Survey
 from limbeck.evaluation.interpretability.view import View, examined, same_tokens
+from limbeck.evaluation.served import ServedModel
 from limbeck.tasks import Codec
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.teachers.ensemble import EnsembleModel
@@ -28,12 +29,14 @@ from limbeck.teachers.ensemble import EnsembleModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from limbeck.evaluation.predict import Measured
+
 __all__ = ["measure"]
 
 
 @torch.no_grad()
 def measure(
-    models: Mapping[str, tuple[PreTrainedModel | EnsembleModel, Codec]],
+    models: Mapping[str, tuple[Measured, Codec]],
     samples: Sequence[Sample],
     plan: Interpretability,
     book: Book,
@@ -65,6 +68,9 @@ def measure(
     with ExitStack() as stack:
         views: dict[str, View] = {}
         for name, (model, codec) in models.items():
+            if isinstance(model, ServedModel):
+                notes.append(f"layers of {name}: {model.engine} does not show them")
+                continue
             if isinstance(model, EnsembleModel):
                 notes.append(f"of the {len(model.models)} models of {name}, the first one alone is looked into")
                 model = model.teacher.model

@@ -42,21 +42,22 @@ def keep_heads(model: PreTrainedModel, n: int, importance: Tensor | None = None)
     return draft.build()
 
 
-def keep_units(model: PreTrainedModel, intermediate_size: int) -> PreTrainedModel:
-    """A new model with the largest units of every MLP, and all else copied.
+def keep_units(model: PreTrainedModel, intermediate_size: int, importance: Tensor | None = None) -> PreTrainedModel:
+    """A new model with the most important units of every MLP, and all else copied.
 
-    A unit's size is the product of the norms of its rows in the maps that feed it and of its column in the
-    map that it feeds.
+    The importance of a unit is by default its size: the product of the norms of its rows in the maps that feed it
+    and of its column in the map that it feeds.
 
     Args:
         model: a BERT-like encoder or a decoder of the Llama family; left as it is.
         intermediate_size: units to keep in each layer.
+        importance: a number for each unit of each layer [layers, F], the larger the more important.
 
     Raises:
         ModelError: the architecture is not known, or it has fewer units.
     """
     draft = Draft.of(model)
-    cut_units(draft, intermediate_size)
+    cut_units(draft, intermediate_size, importance)
     return draft.build()
 
 
@@ -182,8 +183,8 @@ def narrow_heads(draft: Draft, size: int) -> None:
     draft.notes.append(f"attention heads of size {dim} became {size}: truncated SVD of query-key and value-output")
 
 
-def cut_units(draft: Draft, intermediate_size: int) -> None:
-    """Keep the largest units of every MLP, in their order; see `keep_units`."""
+def cut_units(draft: Draft, intermediate_size: int, importance: Tensor | None = None) -> None:
+    """Keep `intermediate_size` units of every MLP, in their order; see `keep_units`."""
     units = int(draft.config.intermediate_size)
     if not 0 < intermediate_size <= units:
         raise ModelError(
@@ -191,16 +192,22 @@ def cut_units(draft: Draft, intermediate_size: int) -> None:
             got=intermediate_size,
             allowed=f"numbers from 1 to {units}",
         )
-    for layer in draft.layers():
+    for i, layer in enumerate(draft.layers()):
         ups, down = [f"{layer}{name}" for name in draft.anatomy.up], f"{layer}{draft.anatomy.down}"
-        size_F = draft.matrix(down).norm(dim=0)
-        for name in ups:
-            size_F = size_F * draft.matrix(name).norm(dim=1)
-        kept = size_F.topk(intermediate_size).indices.sort().values
+        scores_F = _size(draft, ups, down) if importance is None else importance[i].double()
+        kept = scores_F.topk(intermediate_size).indices.sort().values
         for name in ups:
             draft.keep_outputs(name, kept)
         draft.keep_inputs(down, kept)
     draft.config.intermediate_size = intermediate_size
+
+
+def _size(draft: Draft, ups: list[str], down: str) -> Tensor:
+    """The size of every unit [F] of an MLP."""
+    size_F = draft.matrix(down).norm(dim=0)
+    for name in ups:
+        size_F = size_F * draft.matrix(name).norm(dim=1)
+    return size_F
 
 
 def _rows(blocks: Tensor, size: int) -> Tensor:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 DASHES = ("", "5 2.5", "1.5 2", "8 2.5 1.5 2.5", "3 2", "8 2 3 2")
-_KNOWN = {"student": "", "teacher": "1.5 2", "baseline": "5 2.5"}
-_MARKERS = {"student": "o", "teacher": "s", "baseline": "D"}
+_KNOWN = {"student": "", "teacher": "1.5 2", "compressed": "8 2.5 1.5 2.5", "baseline": "5 2.5"}
+_MARKERS = {"student": "o", "teacher": "s", "compressed": "^", "baseline": "D"}
 _OTHERS = ("o", "^", "v", "P", "X", "*")
 _TERMS = 6
 DEEPEST = 0.5

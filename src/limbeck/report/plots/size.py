@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 Point = tuple[str, Row, Row]
 
+_SIZES = ("parameters", "bytes", "bytes_on_disk")
+"""Of a compressed student the last alone is known."""
 _APART = 0.15
 """Share of the axis that a tick's figure takes on a phone."""
 
 
 def size_plot(facts: Facts) -> Plot | None:
     """A point a model, and the front of those that no other beats in both; none with fewer than two models."""
-    name, size, say = facts.primary, size_name(facts), facts.say
+    name, size, say = facts.primary, size_name(facts, _SIZES), facts.say
     if name is None or size is None:
         return None
     pairs = [(m, facts.find(m, size), facts.find(m, name)) for m in facts.models]

@@ -1,7 +1,7 @@
 """Memory of reading many rows: JSON lines, CSV and Parquet of word problems, each read in a process of its own.
 
-    python benchmarks/b08_stream.py                      # 2,000,000 rows
-    python benchmarks/b08_stream.py --rows 200000        # a quick look
+    python benchmarks/b22_stream.py                      # 2,000,000 rows
+    python benchmarks/b22_stream.py --rows 200000        # a quick look
 
 Every process reads the file into splits, goes through 1,000 steps of a mixture under a curriculum, and makes the
 samples of these steps. What is told is private memory (RssAnon) beyond that of the imports: pages of a mapped file

@@ -1,0 +1,95 @@
+"""What every compressor is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from limbeck.core.errors import RecipeError, nearest
+from limbeck.core.parts import Part, part
+from limbeck.core.recipe.compress import Tolerance
+from limbeck.runtime import Arrays
+
+
+@part
+class Compressor(Part, ABC):
+    """Makes a student smaller that is already trained.
+
+    Attributes:
+        precision: what its card says of the weights.
+    """
+
+    keep: tuple[str, ...] = ()
+    """Layers that stay as they are, by name, with `*`: `classifier`, `*.attention.*`."""
+    tolerance: Tolerance = Tolerance()
+    """What the compressed student is held to."""
+    calibration_samples: int = Field(default=256, gt=0)
+    """Training rows by which ranges are found where they are needed, drawn by the data's seed."""
+    sensitivity: bool = False
+    """Also compress every layer alone, and write down how much each suffers; a refusal does so in any case."""
+
+    precision: ClassVar[str]
+
+    @abstractmethod
+    def compress(
+        self, source: Path, target: Path, rows: Sequence[Arrays], *, only: str | None = None
+    ) -> Mapping[str, Any]:
+        """Write the smaller student.
+
+        Args:
+            source: an ONNX file of the student.
+            target: takes the compressed one.
+            rows: batches of training rows, by which ranges are found where they are needed.
+            only: the one layer that is compressed; None: all that are not kept.
+
+        Returns:
+            What the manifest should tell.
+
+        Raises:
+            RecipeError: `keep` names a layer that is not there.
+            ModelError: nothing in the student can be compressed.
+        """
+
+
+def kept(patterns: Sequence[str], layers: Sequence[str]) -> set[str]:
+    """The layers that patterns name.
+
+    A pattern names a layer and all that is in it: `encoder.layer.0` keeps `encoder.layer.0.attention.query` too.
+
+    Raises:
+        RecipeError: a pattern names none.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        named = {each for each in layers if fnmatchcase(each, pattern) or fnmatchcase(each, f"{pattern}.*")}
+        if not named:
+            guess = nearest(pattern, layers)
+            raise RecipeError(
+                f"`keep` names no layer that is compressed: {pattern}",
+                allowed=", ".join(layers[:8]) + (", ..." if len(layers) > 8 else ""),
+                fix=f"did you mean '{guess}'?" if guess else None,
+            )
+        found |= named
+    return found
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Libraries that advise their own programmers on the root logger say nothing meanwhile."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

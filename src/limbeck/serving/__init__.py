@@ -1,0 +1,1 @@
+"""Serving students: dynamic batching, many models and versions, REST and gRPC."""

@@ -1,0 +1,60 @@
+"""Pruning at the beginning of a stage: what the stage's loss would miss least goes, the stage teaches the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from limbeck.core.types import Batch, Signal
+from limbeck.models.shrink.prune import Masks, Sizes
+from limbeck.training.distiller import Distiller
+from limbeck.training.step import Teacher, count_units
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def taylor(
+    distiller: Distiller,
+    teacher: Teacher | None,
+    accelerator: Accelerator,
+    steps: Iterable[list[Batch]],
+    left: Sizes,
+) -> dict[str, Tensor]:
+    """How much the stage's loss would change without each head and unit, to first order.
+
+        I_h = sum_x | dL(x) / d xi_h |,   xi_h = 1 a factor at what head (or unit) h writes
+
+    Without dropout, with the terms' weights as they are when the stage begins.
+
+    Args:
+        distiller: student and terms, bare; it is left in evaluation mode.
+        teacher: None where no term asks for one.
+        accelerator: the engine; its processes look at their own micro-batches and add up.
+        steps: of some steps, the micro-batches of this process.
+        left: the names of what is cut, as keys.
+
+    Returns:
+        [layers, heads] and [layers, units] by these names, on the CPU.
+
+    Reference:
+        Michel et al., Are Sixteen Heads Really Better than One?, 2019, arXiv:1905.10650; Molchanov et al., Pruning
+        Convolutional Neural Networks for Resource Efficient Inference, 2016, arXiv:1611.06440 (Taylor).
+    """
+    masks = Masks(distiller.student, left)
+    sums: dict[str, Tensor] = {}
+    distiller.eval()
+    for batches in steps:
+        units = count_units(accelerator, batches)
+        weights = [t.weight(0.0) / units[t.unit] if units[t.unit] else 0.0 for t in distiller.terms]
+        for batch in batches:
+            told = Signal() if teacher is None else teacher.signal(batch, distiller.asks_teacher)
+            with masks.there(), accelerator.autocast():
+                loss, _ = distiller(batch, told, weights)
+                slopes = masks.slopes(loss)
+            for kind, slope in slopes.items():
+                sums[kind] = sums.get(kind, torch.zeros_like(slope)) + slope
+    return {kind: accelerator.reduce(total, "sum").cpu() for kind, total in sums.items()}
