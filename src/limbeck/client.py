@@ -50,11 +50,15 @@ class Prediction:
         label: the likeliest class.
         confidence: its probability.
         top: the likeliest classes and their probabilities.
+        by: the model of a cascade that answered; None where there is no cascade.
+        missed: why the models behind it did not, where they should have.
     """
 
     label: str
     confidence: float
     top: tuple[tuple[str, float], ...]
+    by: str | None = None
+    missed: tuple[str, ...] = ()
 
 
 class _Shared:
@@ -156,6 +160,9 @@ class Client(_Shared):
                 self._connection.close()
                 if fresh:
                     raise
+            except (OSError, http.client.HTTPException):
+                self._connection.close()  # a half-read answer must not stand before the next question
+                raise
         raise AssertionError("unreachable")
 
 
@@ -234,6 +241,12 @@ def _content(status: int, content: bytes) -> Any:
 
 def _predictions(told: Any) -> list[Prediction]:
     return [
-        Prediction(each["label"], each["confidence"], tuple((top["label"], top["confidence"]) for top in each["top"]))
+        Prediction(
+            label=each["label"],
+            confidence=each["confidence"],
+            top=tuple((top["label"], top["confidence"]) for top in each["top"]),
+            by=each.get("by"),
+            missed=tuple(each.get("missed") or ()),
+        )
         for each in told["predictions"]
     ]

@@ -57,6 +57,8 @@ def played(run: Path, *options: str) -> Iterator[str]:
         try:
             line = server.stderr.readline()
             found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+            if found is None:
+                server.kill()  # or its next line would be waited for without end
             assert found is not None, line + server.stderr.read()
             yield found[0]
             server.send_signal(signal.SIGINT)

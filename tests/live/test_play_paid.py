@@ -150,6 +150,8 @@ def played(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], st
         try:
             assert page.stderr is not None
             line = page.stderr.readline()
+            if not line.startswith("http://127.0.0.1:"):
+                page.kill()  # or its next line would be waited for without end
             assert line.startswith("http://127.0.0.1:"), line + page.stderr.read()
             yield page, line.split()[0]
         finally:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limbeck.client import AsyncClient, Client, ServerError
+from limbeck.client import AsyncClient, Client, ServerError, _predictions
 from limbeck.core.types import Sample
 from limbeck.runtime.student import load_student
 from tests.serving.serving import LABELS, TOKEN, Serving, make_picture, make_text, running
@@ -98,3 +98,24 @@ def test_many_calls_are_under_way_at_a_time(serving: Serving) -> None:
             return [each.label for each in answers]
 
     assert set(asyncio.run(all_of_them())) <= set(LABELS)
+
+
+def test_a_client_lives_on_after_an_answer_that_was_too_slow(serving: Serving) -> None:
+    runner = serving.runner("text")
+    runner.gate.clear()
+    with Client(serving.url, TOKEN, timeout=0.3, retries=0) as client:
+        try:
+            with pytest.raises(TimeoutError):
+                client.predict("a")
+        finally:
+            runner.gate.set()
+        client._connection.timeout = 10
+        assert client.predict("b").label in LABELS
+
+
+def test_whose_answer_it_is_comes_with_it() -> None:
+    told = {"label": "dog", "confidence": 0.5, "top": [], "by": "student", "missed": ["teacher: timeout"]}
+
+    (found,) = _predictions({"predictions": [told]})
+
+    assert (found.by, found.missed) == ("student", ("teacher: timeout",))

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from limbeck.core.recipe import load_recipe
 from limbeck.core.types import Batch, Needs, Signal
 from limbeck.pipeline.run import run_recipe
 from limbeck.teachers.local import LocalTeacher
 from limbeck.training.loop import Job, train
-from limbeck.training.shown import MOST, answers
+from limbeck.training.shown import MOST, Answers, answers
 from tests.pipeline.recipes import images, language, stage
 from tests.training.ragged import losses, make_job
 
@@ -171,3 +172,16 @@ def test_runs_of_language_models_write_them(tmp_path: Path, fields: dict[str, An
     assert [line["step"] for line in made] == [1, 2]
     assert {row["teacher"] is None for line in made for row in line["answers"]} == {"cache" in fields}
     assert all(row["teacher"] is None for line in rows(tmp_path / "run" / "prepare") for row in line["answers"])
+
+
+def test_stages_with_rows_of_the_same_id_have_each_their_teachers_answer(tmp_path: Path) -> None:
+    job = job_of(steps=2)
+    first = job.stages[0]
+    other = replace(first, stage=first.stage.model_copy(update={"name": "other"}))
+    shown = Answers(job, Accelerator(cpu=True))
+    shown.of(first)
+
+    shown._taught = dict.fromkeys(shown._taught, "of the first stage")
+
+    assert {row["teacher"] for row in shown.of(first)} == {"of the first stage"}
+    assert "of the first stage" not in {row["teacher"] for row in shown.of(other)}

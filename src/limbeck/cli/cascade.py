@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from limbeck.cli.run import Force, Overrides
+from limbeck.cli.run import Force, Overrides, recipe_of_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,8 +36,7 @@ def cascade(where: Where, overrides: Overrides = None, force: Force = False, row
     from limbeck.core.recipe import load_recipe
     from limbeck.core.recipe.cascade import Cascade
 
-    source = json.loads((where / "recipe.json").read_text(encoding="utf-8")) if where.is_dir() else where
-    loaded = load_recipe(source, overrides or [])
+    loaded = load_recipe(recipe_of_run(where) if where.is_dir() else where, overrides or [])
     if loaded.cascade is None:
         loaded = loaded.model_copy(update={"cascade": Cascade()})
     quiet_libraries()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from limbeck.cli.run import Force, Overrides
+from limbeck.cli.run import Force, Overrides, recipe_of_run
 
 Where = Annotated[Path, typer.Argument(help="A recipe, or a run's folder.", metavar="RECIPE|RUN", show_default=False)]
 
@@ -32,7 +32,7 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     from limbeck.core.parts import build
     from limbeck.core.recipe import load_recipe
 
-    loaded = load_recipe(_of_run(where) if where.is_dir() else where, overrides or [])
+    loaded = load_recipe(recipe_of_run(where) if where.is_dir() else where, overrides or [])
     if loaded.compress is None:
         loaded = loaded.model_copy(update={"compress": build("compressor", "int8")})
     quiet_libraries()
@@ -48,13 +48,3 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     drop, most = found["compressed", "accuracy_drop"], found["compressed", "accuracy_drop_bound"]
     typer.echo(f"fall {drop['value']:.2%}, below {most['value']:.2%}; {drop['n']} validation rows")
     typer.echo(f"compressed  {folder / 'student'}")
-
-
-def _of_run(folder: Path) -> dict[str, Any]:
-    """The recipe of a run, wherever its folder lies now."""
-    from limbeck.core.errors import RecipeError
-
-    path = folder / "recipe.json"
-    if not path.is_file():
-        raise RecipeError(f"{folder} is no run", got="no recipe.json", fix="a recipe, or a run's folder")
-    return {**json.loads(path.read_text(encoding="utf-8")), "output": str(folder)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -129,3 +130,13 @@ def _run_seeds(recipe: Path, overrides: list[str], force: bool, seeds: int) -> N
             f"student - baseline: {found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] over {seeds} seeds"
         )
     typer.echo(f"written to {found.path}")
+
+
+def recipe_of_run(folder: Path) -> dict[str, Any]:
+    """The recipe of a run, wherever its folder lies now."""
+    from limbeck.core.errors import RecipeError
+
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise RecipeError(f"{folder} is no run", got="no recipe.json", fix="a recipe, or a run's folder")
+    return {**json.loads(path.read_text(encoding="utf-8")), "output": str(folder)}

@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limbeck.core.artifacts import Artifact
-from limbeck.core.errors import RecipeError
+from limbeck.core.errors import BudgetError, RecipeError
 from limbeck.core.parts import config_of
 from limbeck.core.recipe import Recipe, Teacher
 from limbeck.core.recipe.cascade import Cascade, Rung
 from limbeck.core.types import Sample
 from limbeck.evaluation.predictions import Predictions, read
 from limbeck.generation.budget import Budget, Price
-from limbeck.generation.classes import class_request, read_class
+from limbeck.generation.classes import UNREADABLE, class_request, read_class
 from limbeck.generation.endpoint import behind
 from limbeck.generation.engine import generate
 from limbeck.generation.ledger import Ledger
-from limbeck.generation.types import Completion
+from limbeck.generation.types import PERMANENT, Completion
 from limbeck.models.load import folder_digest
 from limbeck.pipeline._job import RunJob
 from limbeck.runtime.card import CARD, Card, read_card
@@ -206,6 +206,12 @@ def _asked(job: RunJob, section: Cascade, rung: Rung, samples: Sequence[Sample])
     right = np.array([label == sample.target for label, sample in zip(found, samples, strict=True)])
     missed = np.array([not isinstance(label, str) for label in found])
     reasons = Counter(label.reason for label in found if not isinstance(label, str))
+    if reasons.keys() - PERMANENT - {UNREADABLE}:  # what says nothing of the model: an outage, a budget that is spent
+        raise BudgetError(
+            f"{rung.title} was not asked all rows that the cascade is fitted on, or did not answer for now",
+            got=", ".join(f"{reason} {count}" for reason, count in reasons.items()),
+            fix="raise cascade.budget, or run again later: answers that were paid for are kept",
+        )
     price = Price(rung.endpoint.price.input, rung.endpoint.price.output)
     paid = [price.of(o.prompt_tokens, o.completion_tokens).cost for o in outcomes.values() if isinstance(o, Completion)]
     return Said(right, None, missed, dict(reasons), float(np.mean(paid)) if paid else None)

@@ -67,7 +67,7 @@ def _one(job: RunJob, teacher: Teacher, folder: Path, place: int) -> dict[str, A
     plan = Job(name, model, codec, [stage], recipe.training, recipe.seed + place, job.task.unit, logs=logs)
     best = train(plan, own)
     if is_main_process():
-        save_model(model, codec, folder / name)
+        save_model(model, codec, folder / name, job.task)
     rows = job.splits if teacher.finetune.data is None else job.stage_splits(teacher.finetune.data)
     lost = {"train": dict(stage.train.counts), "validation": dict(stage.validation.counts)}
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from limbeck.core.artifacts import Artifact
+from limbeck.core.parts import config_of
 from limbeck.core.progress import is_main_process, show_table
 from limbeck.core.recipe import Recipe, Stage, dump_recipe
 from limbeck.data.dataset import Splits
@@ -17,7 +18,9 @@ from limbeck.pipeline._job import RunJob, model_inputs
 from limbeck.pipeline._student import make_student, share_vocabulary
 from limbeck.pipeline._teaching import Read, how_it_teaches, load_teachers, make_teacher
 from limbeck.pipeline.cache import cached_teacher, teacher_shape
-from limbeck.tasks import Codec
+from limbeck.runtime import Card, write_card
+from limbeck.runtime.guess import PRECISIONS
+from limbeck.tasks import Codec, Task
 from limbeck.tasks._traces import length_rows
 from limbeck.tasks.causal_lm import CausalCodec
 from limbeck.teachers.cached import CachedTeacher
@@ -103,10 +106,12 @@ def show_lengths(stages: Sequence[StageJob]) -> None:
             show_table([{k: str(v) for k, v in row.items()} for row in length_rows(lengths)])
 
 
-def save_model(model: PreTrainedModel, codec: Codec, folder: Path) -> None:
-    """A plain Hugging Face folder: config, safetensors, tokenizer or image processor."""
+def save_model(model: PreTrainedModel, codec: Codec, folder: Path, task: Task) -> None:
+    """A plain Hugging Face folder: config, safetensors, tokenizer or image processor; and how it is asked."""
     model.save_pretrained(folder, safe_serialization=True)
     codec.save(folder)
+    precision = PRECISIONS.get(str(model.dtype).removeprefix("torch."), "fp32")
+    write_card(Card(task=config_of(task), labels=codec.label_names, precision=precision), folder)
 
 
 @dataclass
@@ -147,7 +152,7 @@ class _Training:
         best = train(plan, folder)
         made.finish()
         if is_main_process():
-            save_model(student, codec, folder / "student")
+            save_model(student, codec, folder / "student", job.task)
             made.save_beside(folder)
         lost = {s.stage.name: {"train": dict(s.train.counts), "validation": dict(s.validation.counts)} for s in stages}
         return {

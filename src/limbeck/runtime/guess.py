@@ -62,12 +62,13 @@ def card_of(folder: Path, task: dict[str, Any] | None = None) -> Card:
         room = longest - 2 if config.model_type in _SHIFTED else longest
         task["max_length"] = min(room, 512) if kind == "text-classification" else room
     names = class_names(config) if kind.endswith("classification") else None
-    return Card(task=task, labels=names, precision=_PRECISIONS.get(str(config.dtype).removeprefix("torch."), "fp32"))
+    return Card(task=task, labels=names, precision=PRECISIONS.get(str(config.dtype).removeprefix("torch."), "fp32"))
 
 
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xlm-roberta-xl")
 """Models whose positions begin behind that of the padding: two of their places are never used."""
-_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+"""What a card says of weights, by torch's name of their type."""
 
 
 def student_folder(where: Path) -> Path:

@@ -50,7 +50,7 @@ class Answers:
 
     def __init__(self, job: Job, accelerator: Accelerator):
         self.job, self.accelerator = job, accelerator
-        self._taught: dict[str, str] = {}
+        self._taught: dict[tuple[str, str], str] = {}  # stages with rows of their own may repeat ids
 
     def of(self, stage: StageJob) -> list[dict[str, Any]]:
         """Rows {id, prompt, reference, teacher, student, finished}; none where the student writes no text.
@@ -68,28 +68,29 @@ class Answers:
             return []
         with self.accelerator.autocast():
             said = answers(student, codec, samples)
-        self._ask_teacher(samples)
+        name = stage.stage.name
+        self._ask_teacher(name, samples)
         return [
             {
                 "id": sample.id,
                 "prompt": "\n".join(turn["content"] for turn in sample.inputs["messages"]),
                 "reference": sample.target,
-                "teacher": self._taught.get(sample.id),
+                "teacher": self._taught.get((name, sample.id)),
                 "student": text,
                 "finished": finished,
             }
             for sample, (text, finished) in zip(samples, said, strict=True)
         ]
 
-    def _ask_teacher(self, samples: Sequence[Sample]) -> None:
-        new = [sample for sample in samples if sample.id not in self._taught]
+    def _ask_teacher(self, stage: str, samples: Sequence[Sample]) -> None:
+        new = [sample for sample in samples if (stage, sample.id) not in self._taught]
         if self.job.writer is None or not new:
             return
         model, codec = self.job.writer
         assert isinstance(codec, CausalCodec)
         with torch.autocast(model.device.type, enabled=False):
             said = answers(model, codec, new)
-        self._taught |= {sample.id: text for sample, (text, _) in zip(new, said, strict=True)}
+        self._taught |= {(stage, sample.id): text for sample, (text, _) in zip(new, said, strict=True)}
 
 
 def _first(features: Sequence[Feature], codec: CausalCodec, count: int) -> list[Sample]:

@@ -104,12 +104,14 @@ def _tempered(given: np.ndarray, targets: np.ndarray, validation: Predictions | 
 
 
 def temperature_of(given: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature, from 1/20 to 20, under which the right classes are likeliest.
+    """The temperature, from 1/20 to 20, under which the right classes are likeliest; 1 where no answer is wrong.
 
     Args:
         given: probabilities, [n, C]; their logs are the logits but for a constant.
         targets: the right classes, [n].
     """
+    if (given.argmax(1) == targets).all():  # the colder the likelier then, without end
+        return 1.0
     logs = np.log(np.maximum(given, _LEAST))
 
     def surprise(log_t: float) -> float:
