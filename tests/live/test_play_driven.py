@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,27 +23,17 @@ from limbeck.pipeline.run import run_recipe
 from limbeck.tasks.causal_lm import CausalLM
 from tests.live.playing import trained
 from tests.pipeline.recipes import language, qwen
+from tests.report.drive import PATIENCE, started
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not driven")
-BROWSER = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="chromium is not installed: the page is not driven"),
-    pytest.mark.timeout(900),
-]
+pytestmark = pytest.mark.timeout(900)
 
-PATIENCE = 240_000
-"""Milliseconds; browsers are slow to start on a busy machine."""
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        made = started.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
-        )
+    with started() as made:
         yield made
-        made.close()
 
 
 @contextmanager

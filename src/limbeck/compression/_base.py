@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,19 +76,3 @@ def kept(patterns: Sequence[str], layers: Sequence[str]) -> set[str]:
             )
         found |= named
     return found
-
-
-@contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Libraries that advise their own programmers on the root logger say nothing meanwhile."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from limbeck.compression._base import Compressor, kept, quiet
+from limbeck.compression._base import Compressor, kept
 from limbeck.compression._graph import floats_of, has_convolutions, layers_of, read
 from limbeck.core.errors import MissingExtra, ModelError
 from limbeck.core.parts import part
+from limbeck.core.quiet import quiet
 from limbeck.runtime import Arrays
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from limbeck.core.errors import ModelError
+from limbeck.core.quiet import quiet
 from limbeck.core.recipe import Model
 from limbeck.models.load import load_model
 from limbeck.runtime._base import Arrays, Runner, Tensors
@@ -119,17 +119,10 @@ class OneByOne(Runner):
 @contextmanager
 def hushed() -> Iterator[None]:
     """Without a tool's progress, advice and warnings, which its result does not depend on."""
-    loud = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "executorch")]
-    before = [each.level for each in loud]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    names = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "executorch")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), quiet(*names):
         warnings.simplefilter("ignore")
-        for each in loud:
-            each.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for each, level in zip(loud, before, strict=True):
-                each.setLevel(level)
+        yield
 
 
 def first_line(error: BaseException) -> Any:
