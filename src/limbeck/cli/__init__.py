@@ -8,6 +8,7 @@ import typer
 
 from limbeck._version import __version__
 from limbeck.cli import (
+    _quiet,
     cache,
     cascade,
     compare,
@@ -65,6 +66,7 @@ def _main(version: bool = typer.Option(False, "--version", help="Print the versi
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    _quiet.quiet_imports()
 
 
 def main() -> None:

@@ -9,12 +9,16 @@ _ON_IMPORT = ("torchao", "torch.utils._pytree")
 """Where it is installed, transformers imports torchao, which tells of kernels for GPUs that it cannot load."""
 
 
+def quiet_imports() -> None:
+    """Before any of them is imported: no advice about what is missing."""
+    for name in _ON_IMPORT:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def quiet_libraries() -> None:
     """No progress bars and advice of transformers and datasets; warnings stay."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name in _ON_IMPORT:
-        logging.getLogger(name).setLevel(logging.ERROR)
     import datasets
     import transformers
 
