@@ -127,8 +127,8 @@ class Caller:
         return int(head[9:12])
 
 
-def closed_loop(server: Running, texts: list[bytes], seconds: float) -> Load:
-    """As many callers as `CALLERS`, who ask again at once."""
+def closed_loop(server: Running, texts: list[bytes], seconds: float, callers: int = CALLERS) -> Load:
+    """So many callers, who ask again at once."""
 
     async def work(caller: Caller, end: float) -> None:
         while (now := time.perf_counter()) < end:
@@ -136,7 +136,7 @@ def closed_loop(server: Running, texts: list[bytes], seconds: float) -> Load:
 
     async def run(load: Load) -> None:
         caller, end = Caller(server.port, texts, load), time.perf_counter() + seconds
-        await asyncio.gather(*(work(caller, end) for _ in range(CALLERS)))
+        await asyncio.gather(*(work(caller, end) for _ in range(callers)))
 
     return _timed(server, run)
 

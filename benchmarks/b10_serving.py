@@ -91,22 +91,22 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def save_student(folder: Path) -> Path:
+def save_student(folder: Path, shape: str = "student") -> Path:
     """An ONNX export of a student with random weights."""
     from b08_latency import save_model
     from limbeck.exporters.onnx import Onnx
     from limbeck.runtime.card import write_card
 
-    card = save_model(folder / "student", "student")
+    card = save_model(folder / "student", shape)
     (folder / "onnx").mkdir()
     write_card(Onnx().export(folder / "student", folder / "onnx", card), folder / "onnx")
     return folder / "onnx"
 
 
-def questions(folder: Path, count: int) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """Requests, and what the model says to each one alone."""
+def questions(folder: Path, count: int, words: tuple[int, int] = (8, 512)) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Requests of so many words, and what the model says to each one alone."""
     draw, direct = np.random.default_rng(0), _servers.Direct(folder)
-    lengths = np.exp(draw.uniform(np.log(8), np.log(512), count)).astype(int)
+    lengths = np.exp(draw.uniform(*np.log(words), count)).astype(int)
     texts = [" ".join(f"w{i}" for i in draw.integers(0, 1000, length)) for length in lengths]
     return [json.dumps({"text": text}).encode() for text in texts], [direct.answers([direct.ids(t)])[0] for t in texts]
 

@@ -70,6 +70,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] =
     ("promise", cascade.Promise, None, "A cascade's; one of these."),
     ("rung", cascade.Rung, None, "A model behind the student, in `cascade.to`."),
     ("tolerance", Tolerance, None, "`compress.tolerance`. [More](compress.md#the-gate)."),
+    ("optimize", recipe.Optimize, None, "A list of passes, or `true`, will do. [More](optimize.md)."),
     ("report", recipe.Report, None, ""),
     ("tune", recipe.Tune, None, "[More](tune.md)."),
     ("sweep", recipe.Sweep, None, ""),
@@ -94,7 +95,12 @@ KINDS = {
     "filter": ("Filters", "What is not worth learning from: `generate.filters`. [More](verify.md)."),
     "metric": ("Metrics", "Figures of recorded predictions: `evaluate.metrics`. [More](evaluate.md)."),
     "compressor": ("Compressors", "How the trained student is made smaller: `compress`. [More](compress.md)."),
+    "optimization": ("Optimizations", "Ways to answer cheaper: `optimize.passes`. [More](optimize.md)."),
     "exporter": ("Exporters", "Formats that the student is brought into: `export`. [More](export.md)."),
+    "deployment": (
+        "Deployments",
+        "Where a student is served: `limbeck export --for`; no recipe names them. [More](deploy.md).",
+    ),
     "check": ("Checks", "What `limbeck doctor` looks at; no recipe names them. [More](doctor.md)."),
 }
 BARE_WORDS = {

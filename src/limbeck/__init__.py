@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from limbeck._version import __version__
 
 if TYPE_CHECKING:
-    from limbeck.pipeline.api import distill, evaluate, export, run
+    from limbeck.pipeline.api import distill, evaluate, export, optimize, run
     from limbeck.pipeline.tune import tune
 
-__all__ = ["__version__", "distill", "evaluate", "export", "run", "tune"]
+__all__ = ["__version__", "distill", "evaluate", "export", "optimize", "run", "tune"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("run", "distill", "evaluate", "export"):
+    if name in ("run", "distill", "evaluate", "export", "optimize"):
         from limbeck.pipeline import api
 
         return getattr(api, name)

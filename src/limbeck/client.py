@@ -119,11 +119,16 @@ class Client(_Shared):
         return _predictions(self._call("POST", "/predict", _body(given, top_k, model, version)))
 
     def ready(self) -> bool:
-        """Whether the server answers requests."""
+        """Whether the server answers requests, as it is now: it is asked once.
+
+        Raises:
+            ServerError: it does not answer this question: the token is wrong, or it is another server.
+        """
         try:
-            return bool(self._call("GET", "/v2/health/ready", None)["ready"])
-        except (ServerError, OSError):
+            status, _, content = self._send("GET", "/v2/health/ready", None)
+        except OSError:
             return False
+        return status != 503 and bool(_content(status, content)["ready"])
 
     def models(self) -> list[dict[str, str]]:
         """Name, version and state of every model."""

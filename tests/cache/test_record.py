@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
-import signal
-import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +16,14 @@ import torch
 
 from limbeck.cache.codecs import Drawn, PlainTopK
 from limbeck.cache.fit import Asked
-from limbeck.cache.record import fit
+from limbeck.cache.record import fit, record
 from limbeck.cache.store import VERSION, Cache, Format
 from limbeck.core import artifacts
 from limbeck.core.errors import ArtifactError, DataError, ModelError, RecipeError
 from limbeck.core.types import Batch, Needs, TopK
 from limbeck.teachers.cached import CachedTeacher
 from tests.cache.made import FACTS, LAYER, ORDER, Made, Teacher, V, batch, dense, files, packed, texts
+from tests.processes import FORKS
 
 FULL = Format(PlainTopK(V, "float32"), (LAYER,))
 BOTH = Needs(True, frozenset({LAYER}))
@@ -89,38 +88,29 @@ def test_processes_and_kills_write_the_same_bytes(tmp_path: Path) -> None:
             assert files(folder) == wanted
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from tests.cache.test_record import FULL
-from tests.cache.made import Made, Teacher, texts
-from limbeck.cache.record import record
-folder = Path(sys.argv[1])
-folder.mkdir(exist_ok=True)
-print("ready", flush=True)
-record(folder, Made(texts(200), Teacher()).source, FULL, on_block=lambda n: time.sleep(0.01))
-"""
+def record_slowly(folder: Path, ready: Any) -> None:
+    """What the killed process does."""
+    folder.mkdir(exist_ok=True)
+    ready.set()
+    record(folder, Made(texts(200), Teacher()).source, FULL, on_block=lambda n: time.sleep(0.01))
 
 
 def test_killed_for_real(tmp_path: Path) -> None:
     made, draw = Made(texts(200), Teacher()), random.Random(1)
     made.record(tmp_path / "whole", FULL)
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
     kills = 0
     while True:
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        try:
-            limit = draw.uniform(0.02, 0.3) if kills < 3 else 60
-            assert process.wait(timeout=limit) == 0
+        ready = FORKS.Event()
+        process = FORKS.Process(target=record_slowly, args=(tmp_path / "killed", ready))
+        process.start()
+        assert ready.wait(120)
+        process.join(draw.uniform(0.02, 0.3) if kills < 3 else 60)
+        if process.exitcode is not None:
+            assert process.exitcode == 0
             break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-        finally:
-            process.stdout.close()
+        process.kill()
+        process.join()
+        kills += 1
     assert kills >= 2
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
@@ -223,17 +213,15 @@ def test_a_codec_is_chosen_by_samples_from_everywhere(monkeypatch: pytest.Monkey
     assert {i // 150 for i in asked} == {0, 1, 2, 3}
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from tests.cache.test_record import FULL
-from tests.cache.made import Made, Teacher, texts
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    Made(texts(200), Teacher()).record(Path(sys.argv[1]), FULL)
-except OSError as error:
-    sys.exit(f"refused: {error.errno}")
-"""
+def record_without_room(folder: Path) -> None:
+    """What a process does whose files cannot grow; it ends with the error's number."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        Made(texts(200), Teacher()).record(folder, FULL)
+    except OSError as error:
+        sys.exit(error.errno)
 
 
 def test_a_file_that_cannot_grow_leaves_no_recording(tmp_path: Path) -> None:
@@ -241,9 +229,10 @@ def test_a_file_that_cannot_grow_leaves_no_recording(tmp_path: Path) -> None:
     folder, made = tmp_path / "cache", Made(texts(200), Teacher())
     made.record(tmp_path / "whole", FULL)
     wanted = files(tmp_path / "whole")
-    command = [sys.executable, "-c", FULL_DISK, str(folder)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.strip()) == (1, f"refused: {errno.EFBIG}")
+    process = FORKS.Process(target=record_without_room, args=(folder,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == errno.EFBIG
     assert 0 < len(files(folder)["shard-00000.bin"]) < len(wanted["shard-00000.bin"])
     with pytest.raises(ArtifactError, match="no finished artifact"):
         Cache(folder)

@@ -51,6 +51,25 @@ def test_a_recipe_without_the_section_is_compressed_to_int8(asked: dict[str, Any
     ]
 
 
+def test_of_a_language_model_perplexity_is_told(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [
+        {"model": "student", "name": "perplexity", "value": 8.1234, "low": None, "high": None, "n": 1},
+        {"model": "compressed", "name": "perplexity", "value": 8.2, "low": 8.05, "high": 8.4, "n": 1},
+        *SCORES[2:4],
+        {"model": "compressed", "name": "perplexity_rise", "value": 0.0094, "n": 1},
+    ]
+    monkeypatch.setitem(globals(), "SCORES", told)
+    done = CliRunner().invoke(app, ["compress", str(RECIPE), f"output={tmp_path}/run"])
+
+    assert done.stdout.splitlines()[:3] == [
+        "student     perplexity 8.123  5.05 MB",
+        "compressed  perplexity 8.2 [8.05, 8.4]  1.35 MB",
+        "rise 0.94%; 1 validation rows",
+    ]
+
+
 def test_a_runs_folder_keeps_its_own_settings(asked: dict[str, Any], tmp_path: Path) -> None:
     recipe = load_recipe(RECIPE, ["output=runs/elsewhere", "compress={type: int8, mode: static}"])
     (tmp_path / "run").mkdir()

@@ -59,7 +59,7 @@ def test_run_goes_to_the_report_and_prints_the_scores(asked: dict[str, Any], tmp
     assert f"report   {tmp_path}/report/index.html" in done.stdout
 
 
-OWN = ("generate", "cache", "compress", "cascade", "export")
+OWN = ("generate", "cache", "compress", "cascade", "optimize", "export")
 """Steps whose commands say something of their own at the end."""
 
 

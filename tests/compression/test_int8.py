@@ -116,4 +116,4 @@ def test_the_layer_with_an_outlier_suffers_most(text: Made, tmp_path: Path) -> N
     assert found[0].layer == "classifier"
     assert found[0].kl > 2 * found[1].kl
     assert {each.layer for each in found} == left
-    assert not (tmp_path / "one-layer.onnx").exists()
+    assert not (tmp_path / "one-layer" / "model.onnx").exists()

@@ -55,6 +55,7 @@ def types_in(value: Any) -> set[str]:
         ("filter", "Generate", "filters"),
         ("metric", "Evaluate", "metrics"),
         ("exporter", None, "export"),
+        ("optimization", "Optimize", "passes"),
         ("perturbation", "Robustness", "perturbations"),
     ],
 )
@@ -65,8 +66,8 @@ def test_every_part_is_offered(kind: str, section: str | None, name: str) -> Non
 
 def test_every_kind_that_recipes_name_directly_was_looked_at() -> None:
     known = {"task", "source", "objective", "schedule", "temperature", "augmentation"}
-    parts = {"curriculum", "perturbation", "verifier", "filter", "metric", "exporter", "compressor"}
-    assert set(KINDS) == known | parts | {"check"}  # checks are the doctor's, and no field names them
+    parts = {"curriculum", "perturbation", "verifier", "filter", "metric", "exporter", "compressor", "optimization"}
+    assert set(KINDS) == known | parts | {"check", "deployment"}  # no field names these two
 
 
 def test_every_key_has_a_text_for_the_editor() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import limbeck
 from limbeck.core import artifacts
 from limbeck.core.recipe import load_recipe
+from tests.cli.command import inside
 from tests.pipeline.recipes import images, resnet
 
 
@@ -28,14 +28,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_full_disk(small_disk: Path, tmp_path: Path) -> None:
+def test_full_disk(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limbeck.run(images(small_disk / "run"), until="train")
     before = artifacts.load(small_disk / "run" / "train").digest
     larger = load_recipe(images(small_disk / "run", student={"config": resnet(96)}))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(larger.model_dump_json())  # JSON is YAML
-    command = [sys.executable, "-m", "limbeck", "run", str(recipe)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = inside(monkeypatch, "run", str(recipe))
     assert done.returncode == 1
     assert "is full" in done.stderr
     assert "Traceback" not in done.stderr

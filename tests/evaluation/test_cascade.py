@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 from limbeck.core.errors import BudgetError, RecipeError
-from limbeck.evaluation.cascade import ALWAYS, THRESHOLDS, Point, Rows, _chance, curve_of, expense, fit
+from limbeck.evaluation.cascade import ALWAYS, THRESHOLDS, Costs, Point, Rows, _chance, constant, curve_of, fit
 
 COSTS = (1.0, 4.0, 20.0)
 
@@ -50,11 +51,15 @@ def test_each_of_three_models_answers_what_comes_to_it() -> None:
         [[0.9, 0.1, 0.1], [0.2, 0.9, 0.3]], [[True, False, False], [False, True, False], [False, False, True]]
     )
 
-    point = next(p for p in curve_of(rows) if p.threshold == 0.9)
+    point = next(p for p in curve_of(rows, constant(COSTS, 3)) if p.threshold == 0.9)
 
     assert point.accuracy == 1.0
     assert point.asked == (1.0, pytest.approx(2 / 3), pytest.approx(1 / 3))
-    assert expense(point, COSTS) == pytest.approx(1 + 4 * 2 / 3 + 20 / 3)
+    assert point.expense == pytest.approx(1 + 4 * 2 / 3 + 20 / 3)
+    own = Costs(1.0, np.array([[4.0, 2.0, 3.0], [20.0, 10.0, 0.0]]), np.array([4.0, 20.0]))
+    point = next(p for p in curve_of(rows, own) if p.threshold == 0.9)
+    assert point.expense == pytest.approx(1 + (2 + 3 + 0) / 3)  # what those rows cost that come there
+    assert own.means == [1.0, 3.0, 10.0]
 
 
 def test_thresholds_know_nothing_of_the_rows() -> None:
@@ -81,12 +86,12 @@ def test_promise_is_kept_as_often_as_it_says(
     promise: Any, target: float, make: Callable[[np.random.Generator, int], Rows]
 ) -> None:
     generator, level, times = np.random.default_rng(0), 0.9, 80
-    costs = COSTS if make is three else None
-    world = {p.threshold: p for p in curve_of(make(generator, 40_000))}
+    costs = constant(COSTS, 300) if make is three else None
+    world = {p.threshold: p for p in curve_of(make(generator, 40_000), costs and constant(COSTS, 40_000))}
 
     def truth(point: Point) -> float:
         there = world[point.threshold]
-        return expense(there, COSTS) if promise == "cost" else float(getattr(there, promise))
+        return float(getattr(there, "expense" if promise == "cost" else promise))
 
     found = [truth(fit(make(generator, 300), promise, target, level=level, costs=costs).point) for _ in range(times)]
     broken = sum(value < target if promise == "accuracy" else value > target for value in found)
@@ -119,11 +124,11 @@ def test_expense_that_is_allowed_is_used() -> None:
     rows = drawn(np.random.default_rng(1), 5000)
 
     by_share = fit(rows, "teacher_share", 0.3).point
-    by_cost = fit(rows, "cost", 2.0 + 0.3 * 10, costs=(2.0, 10.0)).point
+    by_cost = fit(rows, "cost", 2.0 + 0.3 * 10, costs=constant((2.0, 10.0), 5000)).point
 
-    assert by_share == by_cost
+    assert by_share == replace(by_cost, expense=None)
     assert 0.27 < by_share.teacher_share < 0.3
-    assert fit(rows, "latency", 13.0, costs=(2.0, 10.0)).point.teacher_share == 1.0  # nothing is dearer
+    assert fit(rows, "latency", 13.0, costs=constant((2.0, 10.0), 5000)).point.teacher_share == 1.0  # nothing is dearer
 
 
 def test_a_promise_that_cannot_be_kept() -> None:
@@ -132,7 +137,7 @@ def test_a_promise_that_cannot_be_kept() -> None:
     with pytest.raises(BudgetError, match=r"no threshold promises accuracy 0.99[\s\S]*last model alone has 0.9"):
         fit(rows, "accuracy", 0.99)
     with pytest.raises(BudgetError, match="the first model alone takes 2"):
-        fit(rows, "cost", 1.5, costs=(2.0, 10.0))
+        fit(rows, "cost", 1.5, costs=constant((2.0, 10.0), 500))
 
 
 def test_too_few_rows_for_any_promise() -> None:
@@ -151,10 +156,47 @@ def test_targets_are_shares(target: float) -> None:
         fit(HAND, "accuracy", target)
 
 
-@pytest.mark.parametrize("costs", [None, (1.0,), (1.0, 0.0)])
+def test_costs_that_hang_on_the_row_are_promised_too() -> None:
+    """The rows of which the student is unsure are the dearest: a mean over all rows would promise too much."""
+
+    def world(generator: np.random.Generator, n: int) -> tuple[Rows, Costs]:
+        rows = drawn(generator, n)
+        each = np.where(rows.confidence[0] < 0.6, generator.uniform(5, 10, n), 1.0)
+        return rows, Costs(0.0, each[None], np.array([10.0]))
+
+    generator, target, level, times = np.random.default_rng(0), 2.0, 0.9, 60
+    rows, costs = world(generator, 40_000)
+    truth = {point.threshold: point.expense for point in curve_of(rows, costs)}
+    chosen: list[float] = []
+    for _ in range(times):
+        rows, costs = world(generator, 300)
+        chosen.append(fit(rows, "cost", target, level=level, costs=costs).point.threshold)
+    broken = sum(float(truth[each] or 0) > target for each in chosen)
+    assert broken <= binom.ppf(0.999, times, 1 - level)
+    mean = constant((0.0, costs.means[1]), 300)
+    assert (truth[fit(rows, "cost", target, level=level, costs=mean).point.threshold] or 0) > target
+
+
+def test_bounds_of_costs_take_their_part_of_the_level() -> None:
+    rows, costs = drawn(np.random.default_rng(1), 400), constant((2.0, 10.0), 400)
+
+    whole, half = (fit(rows, "latency", 5.0, costs=costs, beside=beside) for beside in (0.0, 0.025))
+
+    assert half.point == fit(rows, "latency", 5.0, level=0.975, costs=costs).point
+    assert half.level == whole.level == 0.95
+    assert half.point.teacher_share <= whole.point.teacher_share
+
+
+@pytest.mark.parametrize("costs", [None, constant((1.0, 2.0, 3.0), 4), constant((1.0, 2.0), 3)])
 def test_costs_must_be_known(costs: Any) -> None:
     with pytest.raises(RecipeError, match="known of every model"):
         fit(HAND, "cost", 2.0, costs=costs)
+
+
+@pytest.mark.parametrize("later", [[[1.0, -1.0]], [[1.0, 3.0]], [[0.0, 0.0]], [[1.0], [1.0]]])
+def test_costs_are_costs(later: Any) -> None:
+    with pytest.raises(RecipeError, match="what asking a model takes"):
+        Costs(0.0, np.array(later), np.array([2.0 if np.any(later) else 0.0]))
 
 
 def test_models_and_rows_must_fit() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
-from limbeck.evaluation.paired import drop_bound
+from limbeck.evaluation.paired import drop_bound, rise_bound
 
 
 def rows(both: int, worse: int, better: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,3 +53,39 @@ def test_covers_as_often_as_it_says() -> None:
 def test_other_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="one by one"):
         drop_bound(np.ones(3, dtype=bool), np.ones(4, dtype=bool), 0.95)
+
+
+def likelihoods(n: int, seed: int, rise: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texts of very different lengths, and what two models hold of them."""
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(1, 60, n)
+    before = tokens * draw.gamma(2, 1, n)
+    return before, before + tokens * draw.normal(rise, 0.3, n), tokens
+
+
+def test_perplexity_of_the_same_answers_has_not_risen() -> None:
+    before, _, tokens = likelihoods(20, 0)
+
+    assert rise_bound(before, before, tokens, 0.95) == 0.0
+    assert rise_bound(before, before + 0.5 * tokens, tokens, 0.95) == pytest.approx(0.5)
+
+
+def test_the_bound_of_a_rise_is_that_of_a_mean_where_texts_are_equally_long() -> None:
+    tokens, draw = np.full(12, 7), np.random.default_rng(0)
+    before, after = draw.normal(40, 5, 12), draw.normal(41, 5, 12)
+
+    wanted = ttest_1samp((after - before) / 7, 0).confidence_interval(0.9).high  # both sides: 5 % above
+
+    assert rise_bound(before, after, tokens, 0.95) == pytest.approx(wanted)
+
+
+def test_the_bound_of_a_rise_is_as_often_above_it_as_it_says() -> None:
+    covered = [rise_bound(*likelihoods(60, seed, rise=0.1), 0.9) >= 0.1 for seed in range(1000)]
+
+    assert 0.87 < np.mean(covered) < 0.93
+
+
+def test_one_text_bounds_nothing() -> None:
+    assert rise_bound(*likelihoods(1, 0), 0.95) == np.inf
+    with pytest.raises(ValueError, match="one by one"):
+        rise_bound(np.ones(2), np.ones(3), np.ones(3, dtype=int), 0.95)

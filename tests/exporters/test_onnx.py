@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from limbeck.core.errors import MissingExtra, ModelError
-from limbeck.exporters import _base
+from limbeck.exporters import Exporter, _base
 from limbeck.exporters._parity import compare, refuse
 from limbeck.exporters.onnx import Onnx
-from limbeck.runtime.card import Card, write_card
-from limbeck.runtime.student import ServedStudent, load_student
+from limbeck.exporters.openvino import Openvino
+from limbeck.runtime.card import write_card
+from limbeck.runtime.student import load_student
+from tests.exporters.conftest import Exported, exported
 from tests.runtime.students import BERT, LABELS, LANGUAGE, PICTURE, QWEN, RESNET, STEPS, TEXT, VIT, rows, student
 
 onnx = pytest.importorskip("onnx")
@@ -31,32 +33,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def exported(folder: Path, name: str, **fields: Any) -> tuple[ServedStudent, ServedStudent, Card]:
-    """A student, its export loaded back, and the export's card."""
-    task, config = CASES[name]
-    made = Onnx(**fields)
-    card = replace(student(folder / "student", task, config), temperature=1.5)
-    write_card(card, folder / "student")
-    (folder / "onnx").mkdir()
-    made.check(card)
-    written = made.export(folder / "student", folder / "onnx", card)
-    write_card(written, folder / "onnx")
-    return load_student(folder / "student", threads=1), load_student(folder / "onnx", threads=1), written
-
-
-SLOW = ("vit", "steps")
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ServedStudent, ServedStudent, Card]:
-    """A text classifier's export, and the folder around it; an export by torch takes seconds."""
-    folder = tmp_path_factory.mktemp("bert")
-    return (folder, *exported(folder, "bert", opset=19))
+SLOW = ("vit", "qwen3", "steps")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES])
-def test_the_round_trip(bert: Any, tmp_path: Path, name: str) -> None:
-    folder, before, after, card = bert if name == "bert" else (tmp_path, *exported(tmp_path, name))
+def test_the_round_trip(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    made = exported(tmp_path, *CASES[name]) if name in SLOW else request.getfixturevalue(name)
+    folder, before, after, card = made.folder, made.before, made.after, made.card
     assert (card.format, card.precision, card.file, card.temperature) == ("onnx", "fp32", "model.onnx", 1.5)
     samples = rows(CASES[name][0], 25)
     parity = compare(before, after, samples)
@@ -75,17 +58,16 @@ def test_the_round_trip(bert: Any, tmp_path: Path, name: str) -> None:
     assert not any(file.endswith((".safetensors", ".data")) for file in files)
 
 
-def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(bert: Any) -> None:
-    folder, _, _, card = bert
-    content = (folder / "onnx" / "model.onnx").read_bytes()
+def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(bert: Exported) -> None:
+    content = (bert.folder / "onnx" / "model.onnx").read_bytes()
     assert b".py" not in content
     assert b"site-packages" not in content
-    assert str(folder).encode() not in content
-    assert card.facts["opset"] == 19
+    assert str(bert.folder).encode() not in content
+    assert bert.card.facts["opset"] == 19
 
 
-def test_a_graph_is_optimised_ahead_and_halved(bert: Any, tmp_path: Path) -> None:
-    folder, before, _, card = bert
+def test_a_graph_is_optimised_ahead_and_halved(bert: Exported, tmp_path: Path) -> None:
+    folder, before, card = bert.folder, bert.before, bert.card
     samples = rows(TEXT, 9)
     for name, maker in {"fast": Onnx(optimize=True), "half": Onnx(precision="fp16")}.items():
         (tmp_path / name).mkdir()
@@ -110,7 +92,7 @@ def test_a_model_that_torch_cannot_export_is_an_error_of_ours(tmp_path: Path, mo
 
     monkeypatch.setattr("torch.onnx.export", fail)
     with pytest.raises(ModelError, match="cannot export BertForSequenceClassification") as refused:
-        exported(tmp_path, "bert")
+        exported(tmp_path, TEXT, BERT)
     assert refused.value.got == "no decomposition"
 
 
@@ -127,6 +109,24 @@ def test_what_it_does_not_take_is_refused(tmp_path: Path) -> None:
         Onnx().check(replace(card, format="openvino"))
     with pytest.raises(ModelError, match="takes no audio_classification students"):
         Onnx().check(replace(card, task={"type": "audio-classification"}))
+
+
+@pytest.mark.parametrize("maker", [Onnx(), Openvino()])
+def test_graphs_from_outside_of_the_students_folder_are_refused(tmp_path: Path, maker: Exporter) -> None:
+    if maker.type() == "openvino":
+        pytest.importorskip("openvino")
+    card = replace(student(tmp_path / "student", TEXT, BERT), format="onnx", file="../other.onnx")
+    weights = onnx.numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
+    external = onnx.TensorProto(name="w", data_type=1, dims=[3, 2], data_location=onnx.TensorProto.EXTERNAL)
+    external.external_data.add(key="location", value="../secret.bin")
+    graph = onnx.helper.make_graph([], "g", [], [], [external])
+    for path in (tmp_path / "other.onnx", tmp_path / "student" / "model.onnx"):
+        path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    (tmp_path / "secret.bin").write_bytes(weights.raw_data)
+    for name, culprit in (("../other.onnx", "the card"), ("model.onnx", "model.onnx")):
+        (tmp_path / culprit).mkdir()
+        with pytest.raises(ModelError, match=rf"{culprit}.* names a file outside of its folder"):
+            maker.export(tmp_path / "student", tmp_path / culprit, replace(card, file=name))
 
 
 def test_a_tokenizer_that_reads_a_text_as_one_token_is_refused(tmp_path: Path) -> None:

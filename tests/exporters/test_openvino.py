@@ -9,31 +9,19 @@ import pytest
 
 from limbeck.core.errors import ModelError
 from limbeck.exporters._parity import compare, refuse
-from limbeck.exporters.onnx import Onnx
 from limbeck.exporters.openvino import Openvino
-from limbeck.runtime.card import Card, write_card
-from limbeck.runtime.student import ServedStudent, load_student
-from tests.runtime.students import PICTURE, RESNET, rows, student
+from limbeck.runtime.card import write_card
+from limbeck.runtime.student import load_student
+from tests.exporters.conftest import Exported
+from tests.runtime.students import PICTURE, rows
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Card, ServedStudent]:
-    """A student as ONNX, which OpenVINO starts from."""
-    folder = tmp_path_factory.mktemp("openvino")
-    card = student(folder / "student", PICTURE, RESNET)
-    write_card(card, folder / "student")
-    (folder / "onnx").mkdir()
-    made = Onnx().export(folder / "student", folder / "onnx", card)
-    write_card(made, folder / "onnx")
-    return folder, made, load_student(folder / "student")
-
-
 @pytest.mark.parametrize("precision", ["same", "fp16"])
-def test_the_round_trip(exported: Any, tmp_path: Path, precision: Any) -> None:
-    folder, card, before = exported
+def test_the_round_trip(resnet: Exported, tmp_path: Path, precision: Any) -> None:
+    folder, card, before = resnet.folder, resnet.card, resnet.before
     maker = Openvino(precision=precision)
     maker.check(card)
     write_card(maker.export(folder / "onnx", tmp_path, card), tmp_path)
@@ -44,19 +32,18 @@ def test_the_round_trip(exported: Any, tmp_path: Path, precision: Any) -> None:
     refuse(parity, maker)
     assert parity.relative < (1e-5 if precision == "same" else 1e-2)
     assert after.card.precision == ("fp32" if precision == "same" else "fp16")
+    assert after.card.facts["opset"] == card.facts["opset"] == 20
     assert {path.name for path in tmp_path.iterdir()} >= {"model.xml", "model.bin", "labels.json"}
 
 
-def test_it_runs_onnx_files(exported: Any) -> None:
-    folder, _, before = exported
-    after = load_student(folder / "onnx", engine="openvino")
+def test_it_runs_onnx_files(resnet: Exported) -> None:
+    after = load_student(resnet.folder / "onnx", engine="openvino")
     samples = rows(PICTURE, 6)
-    assert [a.label for a in after.predict(samples)] == [b.label for b in before.predict(samples)]
+    assert [a.label for a in after.predict(samples)] == [b.label for b in resnet.before.predict(samples)]
 
 
-def test_answers_are_not_overwritten_by_the_next(exported: Any) -> None:
-    folder, _, _ = exported
-    served = load_student(folder / "onnx", engine="openvino")
+def test_answers_are_not_overwritten_by_the_next(resnet: Exported) -> None:
+    served = load_student(resnet.folder / "onnx", engine="openvino")
     one, two = served.encode(rows(PICTURE, 2))
     first = served.logits([one])
     kept = first.copy()
@@ -64,9 +51,8 @@ def test_answers_are_not_overwritten_by_the_next(exported: Any) -> None:
     assert (first == kept).all()
 
 
-def test_a_damaged_file_is_an_error_of_ours(exported: Any, tmp_path: Path) -> None:
-    folder, card, _ = exported
-    write_card(Openvino().export(folder / "onnx", tmp_path, card), tmp_path)
+def test_a_damaged_file_is_an_error_of_ours(resnet: Exported, tmp_path: Path) -> None:
+    write_card(Openvino().export(resnet.folder / "onnx", tmp_path, resnet.card), tmp_path)
     (tmp_path / "model.xml").write_text("<net")
     with pytest.raises(ModelError, match="OpenVINO cannot load"):
         load_student(tmp_path)

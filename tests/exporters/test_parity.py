@@ -13,14 +13,14 @@ import transformers
 from limbeck.compression.int8 import Int8
 from limbeck.core.errors import ModelError
 from limbeck.exporters._base import copy_beside
-from limbeck.exporters._graph import save
 from limbeck.exporters._parity import Parity, compare, probabilities, refuse, spread
 from limbeck.exporters.hugging_face import HuggingFace
-from limbeck.exporters.onnx import Onnx, graph_of
+from limbeck.exporters.onnx import Onnx
 from limbeck.runtime._base import Arrays, Runner
 from limbeck.runtime.card import write_card
 from limbeck.runtime.student import ServedStudent, load_student
 from limbeck.tasks import Feature
+from tests.exporters.conftest import Exported
 from tests.runtime.students import BERT, LANGUAGE, QWEN, TEXT, rows, student
 
 
@@ -112,16 +112,13 @@ def test_a_hugging_face_folder_is_copied_in_another_type(tmp_path: Path) -> None
     assert 0 < parity.relative < 0.1
 
 
-def test_integers_are_compared_in_the_same_company(tmp_path: Path) -> None:
+def test_integers_are_compared_in_the_same_company(bert: Exported, tmp_path: Path) -> None:
     """A dynamic range is that of the batch: the same graph answers a row by the rows beside it."""
-    card = student(tmp_path / "student", TEXT, BERT)
     small = tmp_path / "small"
     small.mkdir()
-    source = tmp_path / "whole.onnx"
-    save(graph_of(tmp_path / "student", card, 21), source)
-    Int8(mode="dynamic").compress(source, small / "model.onnx", [])
-    copy_beside(tmp_path / "student", small, card)
-    written = replace(card, format="onnx", precision="int8", file="model.onnx")
+    Int8(mode="dynamic").compress(bert.folder / "onnx" / "model.onnx", small / "model.onnx", [])
+    copy_beside(bert.folder / "student", small, bert.card)
+    written = replace(bert.card, precision="int8")
     write_card(written, small)
     (tmp_path / "onnx").mkdir()
     write_card(Onnx().export(small, tmp_path / "onnx", written), tmp_path / "onnx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import sqlite3
 import time
@@ -18,6 +17,7 @@ from limbeck.generation.ledger import Ledger
 from limbeck.generation.types import Completion, Failure
 from tests.generation.server import FAULTS, Server, serving
 from tests.generation.test_endpoint import PRICE, billed, endpoint, requests
+from tests.processes import FORKS
 
 CONCURRENCY = 8
 KILL_FAULTS = dict.fromkeys([kind for kind in FAULTS if kind != "hang"], 0.02)
@@ -43,13 +43,11 @@ def rows(path: Path) -> tuple[dict[str, str], int]:
 
 def kill_often(path: Path, kills: int, count: int, server: Server, budget: Budget) -> int:
     """Run the work and kill it after a random number of calls; returns how many kills met a process at work."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["limbeck.generation.engine", "openai", "tests.generation.test_endpoint"])
     draw, met = random.Random(0), 0
     done: dict[str, str] = {}
     for _ in range(kills):
         asked = Counter(server.seen)
-        process = context.Process(target=work, args=(server.url, path, count, server.idempotent, budget))
+        process = FORKS.Process(target=work, args=(server.url, path, count, server.idempotent, budget))
         process.start()
         until = server.calls.total() + draw.randint(1, max(2, 3 * count // kills))
         while server.calls.total() < until and process.is_alive():

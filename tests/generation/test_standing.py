@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ import pytest
 from limbeck.core.errors import ArtifactError, RecipeError
 from limbeck.core.recipe.endpoint import Endpoint as Section
 from limbeck.generation import standing
+from limbeck.generation.budget import Budget, Price
 from limbeck.generation.classes import class_request, read_class
 from limbeck.generation.endpoint import behind
 from limbeck.generation.ledger import Ledger
-from limbeck.generation.standing import Standing
+from limbeck.generation.standing import Standing, Till
 from limbeck.generation.types import Completion, Failure, Request
 from tests.pipeline.endpoint import Endpoint, serving
 
@@ -31,11 +33,17 @@ def asking(
 ) -> Iterator[tuple[Standing, Endpoint, Callable[[str], Request]]]:
     with serving(reply) as endpoint:
         section = Section.model_validate({**endpoint.section(), "known_as": "here"})
-        made = Standing(replace(behind(section), wait_scale=0.0, attempts=2), path, **fields)
+        till = Till(path)
+        made = Standing(replace(behind(section), wait_scale=0.0, attempts=2), till, **fields)
         try:
-            yield made, endpoint, lambda text: class_request("", {"text": text}, LABELS, section, PROMPT, 8)
+            yield made, endpoint, lambda text: asked_about({"text": text}, section)
         finally:
             made.close()
+            till.close()
+
+
+def asked_about(texts: dict[str, str], section: Section) -> Request:
+    return class_request("", texts, LABELS, section, PROMPT, 8, roles=("text", "text_pair"))
 
 
 def test_the_same_request_is_paid_for_once_at_a_time_and_ever(tmp_path: Path) -> None:
@@ -86,33 +94,83 @@ def test_memory_does_not_grow_with_requests() -> None:
     with asking(lambda body: 400 if "odd" in str(body["messages"]) else "cat") as (made, _, of):
         for i in range(20):
             made.ask(of(f"{'odd' if i % 2 else 'even'} {i}")).result(10)
-        account = made.account
+        account = made.till.account
         assert (len(account._known), len(account._lost), account.calls) == (0, 0, 0)
         assert account.held.tokens == 0
         assert account.spent.tokens == 10 * 15
 
 
 def test_one_server_for_a_ledger(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite"), serving(lambda _: "cat") as endpoint:
-        section = Section.model_validate(endpoint.section())
-        with pytest.raises(ArtifactError, match="in use"):
-            Standing(behind(section), tmp_path / "l.sqlite")
+    with Ledger(tmp_path / "l.sqlite"), pytest.raises(ArtifactError, match="in use"):
+        Till(tmp_path / "l.sqlite")
+
+
+def test_endpoints_share_one_budget_and_ledger(tmp_path: Path) -> None:
+    """Together they may not spend what each of them alone could."""
+    with serving(lambda _: "cat") as endpoint:
+        sections = [Section.model_validate(endpoint.section(model=name)) for name in ("one", "two")]
+        worst = Price().worst(asked_about({"text": "row 0"}, sections[0])).tokens
+        till = Till(tmp_path / "l.sqlite", Budget(tokens=worst + 3 * 15))
+        both = [Standing(behind(section), till) for section in sections]
+        found = []
+        for i in range(6):
+            for standing_, section in zip(both, sections, strict=True):
+                found.append(standing_.ask(asked_about({"text": f"row {i}"}, section)).result(10))
+        for standing_ in both:
+            standing_.close()
+        till.close()
+        answered = [each for each in found if isinstance(each, Completion)]
+        assert len(answered) == 4
+        assert {each.reason for each in found[4:]} == {"budget"}
+        assert {body["model"] for body in endpoint.bodies} == {"one", "two"}
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert ledger.totals("serve").spent.tokens == 4 * 15
+
+
+def test_the_ledger_of_a_server_keeps_no_texts_of_its_users(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    path.touch(0o644)
+
+    def reply(body: dict[str, Any]) -> str | int:
+        return 400 if "fails" in str(body["messages"]) else "<think>They said: my secret</think>cat"
+
+    with asking(reply, path) as (made, endpoint, of):
+        endpoint.refusal = "cannot read: my secret fails"
+        assert made.ask(of("my secret fails")).result(10).reason == "rejected"
+        assert made.ask(of("my secret")).result(10).content == "cat"
+        there = [each for each in tmp_path.iterdir() if each.name.startswith("l.sqlite")]
+        assert len(there) == 3  # what SQLite puts beside it, too
+        assert {stat.S_IMODE(each.stat().st_mode) for each in there} == {0o600}
+    assert b"secret" not in path.read_bytes()
+    with asking(reply, path) as (made, endpoint, of):
+        assert made.ask(of("my secret")).result(10).content == "cat"
+        assert endpoint.bodies == []
 
 
 def test_missing_key_is_told_at_once() -> None:
     section = Section(base_url="http://127.0.0.1:9/v1", model="m", api_key="A_KEY_THAT_IS_NOT_SET")
 
     with pytest.raises(RecipeError, match="A_KEY_THAT_IS_NOT_SET is not set"):
-        Standing(behind(section))
+        Standing(behind(section), Till())
 
 
 def test_places_in_a_users_text_are_text() -> None:
     section = Section(base_url="http://127.0.0.1:9/v1", model="m")
 
-    asked = class_request("", {"text": "{labels} {text}", "text_pair": "b"}, LABELS, section, PROMPT, 8)
+    asked = asked_about({"text": "{labels} {text}", "text_pair": "b"}, section)
 
     assert asked.messages[0]["content"] == "One of:\ncat\ndog house\nbird\n---\n{labels} {text}\nb"
     assert asked.sampling.temperature == 0.0
+
+
+def test_a_rows_texts_stand_in_the_tasks_order() -> None:
+    section = Section(base_url="http://127.0.0.1:9/v1", model="m")
+
+    one = asked_about({"text": "a", "text_pair": "b"}, section)
+    other = asked_about({"text_pair": "b", "text": "a"}, section)
+
+    assert one.key == other.key
+    assert str(one.messages[0]["content"]).endswith("a\nb")
 
 
 @pytest.mark.parametrize(

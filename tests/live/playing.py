@@ -51,10 +51,17 @@ class Runs(dict[str, Opened]):
     def __init__(self, factory: pytest.TempPathFactory):
         super().__init__()
         self.factory = factory
+        self.folders: dict[str, Path] = {}
 
     def __missing__(self, kind: str) -> Opened:
-        self[kind] = opened(trained(kind, self.factory.mktemp(kind)))
+        self[kind] = opened(self.folder(kind))
         return self[kind]
+
+    def folder(self, kind: str) -> Path:
+        """The run's folder; it is only read."""
+        if kind not in self.folders:
+            self.folders[kind] = trained(kind, self.factory.mktemp(kind))
+        return self.folders[kind]
 
 
 def client(run: Opened, desk: Desk | None = None, **settings: Any) -> TestClient:

@@ -33,11 +33,6 @@ from limbeck.tasks.causal_lm import CausalLM
 from tests.live.playing import KINDS, Loud, Runs, client, events, opened
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory)
-
-
 def row_of(page: TestClient) -> dict[str, Any]:
     row = page.get("/row").json()
     return {k: v for k, v in row.items() if k in ("row", "text", "prompt")} | {"max_new_tokens": 8}

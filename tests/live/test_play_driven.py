@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,44 +13,34 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+
 from limbeck.core.recipe import load_recipe
 from limbeck.data.dataset import load_splits
+from limbeck.live.desk import Desk
+from limbeck.live.opened import Opened
+from limbeck.live.play import play_app
+from limbeck.live.server import Door
 from limbeck.pipeline.run import run_recipe
 from limbeck.tasks.causal_lm import CausalLM
-from tests.live.playing import trained
+from tests.live.playing import Runs
+from tests.live.playing import opened as opened_run
+from tests.live.served import served
 from tests.pipeline.recipes import language, qwen
-from tests.report.drive import PATIENCE, started
+from tests.report.drive import PATIENCE
 
 pytestmark = pytest.mark.timeout(900)
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as made:
-        yield made
-
-
 @contextmanager
-def played(run: Path, *options: str) -> Iterator[str]:
-    """The address of `limbeck play`, which ends well on Ctrl-C."""
-    words = [sys.executable, "-m", "limbeck", "play", str(run), "--port", "0", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    with subprocess.Popen(words, env=environment, text=True, stderr=subprocess.PIPE) as server:
-        assert server.stderr is not None
-        try:
-            line = server.stderr.readline()
-            found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-            if found is None:
-                server.kill()  # or its next line would be waited for without end
-            assert found is not None, line + server.stderr.read()
-            yield found[0]
-            server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=60) == 0
-            assert server.stderr.read() == ""
-        finally:
-            server.kill()
+def played(run: Opened, language: str | None = None) -> Iterator[str]:
+    """The address of the run's page; the command itself is started in `test_play_paid.py`."""
+    desk = Desk()
+    with served(play_app(run, Door(), desk, language=language)) as address:
+        yield address
+    desk.close()
 
 
 @contextmanager
@@ -84,7 +70,7 @@ def test_a_language_model_is_typed_to_stopped_and_asked_again(browser: Any, tmp_
     for role, width in (("teacher", 16), ("student", 8)):
         made[role] |= {"config": {**qwen(width), "max_position_embeddings": 4096}}
     run = run_recipe(load_recipe(made), until="train").output
-    with played(run) as address, opened(browser, address) as page:
+    with played(opened_run(run)) as address, opened(browser, address) as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "prompt"
         page.keyboard.type("Ann has 3 pens. She buys 4. How many?")
@@ -129,10 +115,9 @@ def test_a_language_model_is_typed_to_stopped_and_asked_again(browser: Any, tmp_
     assert [sample.target for sample in known.train] == [shown, shown]
 
 
-def test_a_classifier_speaks_chinese_on_a_phone_and_shows_text_as_text(browser: Any, tmp_path: Path) -> None:
-    run = trained("text-classification", tmp_path)
+def test_a_classifier_speaks_chinese_on_a_phone_and_shows_text_as_text(browser: Any, runs: Runs) -> None:
     look = {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark"}
-    with played(run, "--language", "zh") as address, opened(browser, address, **look) as page:
+    with played(runs["text-classification"], "zh") as address, opened(browser, address, **look) as page:
         assert page.inner_text("#ask") == "提问"
         page.click("#ask")
         page.wait_for_selector("#wrong:text('请先输入内容。')")
@@ -155,11 +140,10 @@ def test_a_classifier_speaks_chinese_on_a_phone_and_shows_text_as_text(browser: 
         assert page.input_value("#text") == HOSTILE
 
 
-def test_pictures_are_chosen_and_rows_are_drawn_even_without_script(browser: Any, tmp_path: Path) -> None:
-    run = trained("image-classification", tmp_path)
+def test_pictures_are_chosen_and_rows_are_drawn_even_without_script(browser: Any, runs: Runs, tmp_path: Path) -> None:
     file = tmp_path / "three.png"
     Image.new("RGB", (20, 20), (250, 250, 250)).save(file)
-    with played(run) as address:
+    with played(runs["image-classification"]) as address:
         with opened(browser, address) as page:
             page.click("#ask")
             page.wait_for_selector("#wrong:text('Choose a picture first')")

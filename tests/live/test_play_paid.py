@@ -24,15 +24,15 @@ pytest.importorskip("openai", reason="openai is not installed")
 from limbeck.core.artifacts import write_json
 from limbeck.core.errors import RecipeError
 from limbeck.live.opened import Opened
-from tests.live.playing import client, events, trained
+from tests.live.playing import Runs, client, events
 from tests.pipeline.endpoint import Endpoint, serving
 
 KEY = "sk-very-secret-0123456789"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained("causal-lm", tmp_path_factory.mktemp("run"))
+def run(runs: Runs) -> Path:
+    return runs.folder("causal-lm")
 
 
 @pytest.fixture
@@ -119,8 +119,13 @@ def test_ctrl_c_does_not_wait_for_an_address_that_is_silent(run: Path, monkeypat
         over.wait(300)
         return 500
 
-    with serving(silent) as endpoint, played(run, "--model", f"big={endpoint.url}#tiny") as (page, address):
+    with (
+        serving(silent) as endpoint,
+        played(run, "--model", f"big={endpoint.url}#tiny", "--language", "zh") as (page, address),
+    ):
         try:
+            with urllib.request.urlopen(address, timeout=60) as shown:
+                assert "提问" in shown.read().decode()
             form = urlencode({"prompt": "1 + 1", "max_new_tokens": 2, "paid": "1"}).encode()
             told: list[int] = []
 
@@ -158,7 +163,6 @@ def played(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], st
             page.kill()
 
 
-def test_a_classifier_cannot_be_behind_an_address(tmp_path: Path) -> None:
-    made = trained("image-classification", tmp_path)
+def test_a_classifier_cannot_be_behind_an_address(runs: Runs) -> None:
     with pytest.raises(RecipeError, match="which gives text"):
-        Opened(made, {"big": "http://127.0.0.1:9/v1#tiny"}, budget_tokens=2_000)
+        Opened(runs.folder("image-classification"), {"big": "http://127.0.0.1:9/v1#tiny"}, budget_tokens=2_000)

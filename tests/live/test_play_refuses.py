@@ -22,11 +22,6 @@ from tests.live.playing import Loud, Runs, client, events
 HOSTILE = "</textarea><script>document.title = 'taken'</script>"
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory)
-
-
 def sent(image: Image.Image) -> str:
     kept = io.BytesIO()
     image.save(kept, "PNG")

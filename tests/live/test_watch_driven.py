@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,30 +15,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+
 from limbeck.core.recipe import load_recipe
+from limbeck.live.folder import Folder
+from limbeck.live.server import Door
+from limbeck.live.watch import watch_app
+from tests.live.served import served
 from tests.live.watching import under_way
 from tests.pipeline.recipes import language, stage
+from tests.report.drive import PATIENCE
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not driven")
-BROWSER = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="chromium is not installed: the page is not driven"),
-    pytest.mark.timeout(900),
-]
+pytestmark = pytest.mark.timeout(900)
 
-PATIENCE = 240_000
-"""Milliseconds; browsers and runs are slow to start on a busy machine."""
 LIMBECK = [sys.executable, "-m", "limbeck"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        made = started.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
-        )
-        yield made
-        made.close()
 
 
 def start(*words: str, **options: Any) -> subprocess.Popen[str]:
@@ -86,7 +75,7 @@ def until(page: Any, holds: str, given: Any = None) -> None:
 def standing(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A run that was stopped in the middle, made by hand, and its page."""
     path = under_way(tmp_path / "run")
-    for address in watched(path):
+    with served(watch_app(Folder(path), Door())) as address:
         yield path, address
 
 

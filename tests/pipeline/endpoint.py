@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +21,7 @@ class Endpoint:
     reply: Reply
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str = "no"
 
     def question(self, number: int) -> str:
         return str(self.bodies[number]["messages"][-1]["content"])
@@ -42,19 +43,21 @@ def serving(reply: Reply) -> Iterator[Endpoint]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             endpoint.bodies.append(body)
             said = endpoint.reply(body)
-            status, answer = (200, completion(said)) if isinstance(said, str) else (said, {"error": {"message": "no"}})
+            refused = {"error": {"message": endpoint.refusal}}
+            status, answer = (200, completion(said)) if isinstance(said, str) else (said, refused)
             data = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # who asked has gone
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,27 +15,34 @@ import pytest
 
 import limbeck
 from limbeck.core.artifacts import load, seal
-from limbeck.core.errors import ArtifactError, BudgetError, ModelError, RecipeError
+from limbeck.core.errors import ArtifactError, BudgetError, MissingExtra, ModelError, RecipeError
 from limbeck.core.recipe import Recipe
 from limbeck.core.recipe.compress import Tolerance
 from limbeck.evaluation.predictions import read
 from limbeck.exporters.onnx import graph_of
+from limbeck.pipeline._gate import Verdict, judge, judge_likelihood, refuse_too_few
 from limbeck.pipeline._job import RunJob
-from limbeck.pipeline.compress import Verdict, compress, judge, refuse_too_few
+from limbeck.pipeline.compress import compress
 from limbeck.pipeline.run import run_recipe
 from limbeck.runtime.card import Card
 from limbeck.runtime.student import load_student
+from limbeck.runtime.writer import load_writer
 from tests.pipeline import recipes
-
-RIGHT = np.zeros(200, dtype=np.int64)
 
 
 def answers(wrong: int) -> np.ndarray:
-    return (np.arange(200) < wrong).astype(np.int64)
+    """Whether each of 200 answers is right."""
+    return np.arange(200) >= wrong
+
+
+def held(tolerance: Tolerance, before: int, after: int) -> Verdict:
+    """So many wrong answers before, and so many after."""
+    right, still = answers(before), answers(after)
+    return judge(tolerance, right, still, right == still)
 
 
 def test_gate_lets_the_same_answers_through() -> None:
-    found = judge(Tolerance(), answers(20), answers(20), RIGHT)
+    found = held(Tolerance(), 20, 20)
 
     assert (found.passed, found.drop, found.agreement) == (True, 0.0, 1.0)
     assert 0 < found.upper < 0.02
@@ -49,7 +57,7 @@ def test_gate_lets_the_same_answers_through() -> None:
     ],
 )
 def test_gate_says_what_is_crossed(tolerance: Tolerance, reason: str) -> None:
-    found = judge(tolerance, answers(20), answers(30), RIGHT)
+    found = held(tolerance, 20, 30)
 
     assert not found.passed
     assert len(found.crossed) == 1
@@ -57,7 +65,41 @@ def test_gate_says_what_is_crossed(tolerance: Tolerance, reason: str) -> None:
 
 
 def test_gate_that_asks_for_nothing_lets_all_through() -> None:
-    assert judge(Tolerance(drop=None), answers(0), answers(200), RIGHT).passed
+    assert held(Tolerance(drop=None), 0, 200).passed
+
+
+def texts(worse: float, tolerance: Tolerance, n: int = 50) -> Verdict:
+    """Texts of ten tokens; each of which has become less likely by so many nats, in every other text."""
+    before, tokens = np.full(n, 20.0), np.full(n, 10)
+    return judge_likelihood(tolerance, before, before + 10 * worse * (np.arange(n) % 2), tokens, 0.98)
+
+
+def test_gate_of_answers_that_are_not_graded_is_perplexity() -> None:
+    found = texts(0.02, Tolerance(drop=0.02))
+
+    assert (found.passed, found.score, found.agreement, found.n) == (True, "perplexity", 0.98, 50)
+    assert found.drop == pytest.approx(np.exp(0.01) - 1)
+    assert found.drop < found.upper < 0.02
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "reason"),
+    [
+        (Tolerance(drop=0.01), "perplexity rises by 0.0305, allowed 0.01"),
+        (Tolerance(drop=None, bound=0.03), "the rise may be 0.0379"),
+        (Tolerance(drop=None, agreement=0.99), "the same on 0.9800 of the tokens, asked for 0.99"),
+    ],
+)
+def test_gate_of_perplexity_says_what_is_crossed(tolerance: Tolerance, reason: str) -> None:
+    found = texts(0.06, tolerance)
+
+    assert not found.passed
+    assert len(found.crossed) == 1
+    assert reason in found.crossed[0]
+
+
+def test_one_text_alone_keeps_no_bound() -> None:
+    assert not texts(0.0, Tolerance(bound=1.0), n=1).passed
 
 
 def test_a_bound_that_no_student_could_keep_is_refused() -> None:
@@ -80,7 +122,7 @@ def exported_once() -> Iterator[None]:
         return deepcopy(made[weights])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("limbeck.pipeline.compress.graph_of", quick)
+        patch.setattr("limbeck.pipeline._bench.graph_of", quick)
         yield
 
 
@@ -213,10 +255,10 @@ def fresh(run: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def test_refused_student_leaves_nothing_and_names_layers(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def worse(tolerance: Tolerance, was: np.ndarray, now: np.ndarray, targets: np.ndarray) -> Verdict:
-        return judge(tolerance, targets, 1 - targets, targets)
+    def worse(tolerance: Tolerance, right: np.ndarray, still: np.ndarray, same: np.ndarray) -> Verdict:
+        return judge(tolerance, right | True, still & False, same)
 
-    monkeypatch.setattr("limbeck.pipeline.compress.judge", worse)
+    monkeypatch.setattr("limbeck.pipeline._bench.judge", worse)
     job = RunJob(Recipe.model_validate(recipes.images(fresh, compress="int8")))
 
     with pytest.raises(BudgetError, match=r"falls by 1\.0[\s\S]*suffer most: \S+ \(KL [\s\S]*compress.keep=\["):
@@ -225,8 +267,74 @@ def test_refused_student_leaves_nothing_and_names_layers(fresh: Path, monkeypatc
     assert not (fresh / "compress").exists()
 
 
-def test_language_models_are_sent_elsewhere_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is for classifiers"):
-        run_recipe(Recipe.model_validate(recipes.language(tmp_path / "run", compress="int8")))
+def test_what_a_language_model_lacks_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "genai" in name else find(name))
+    with pytest.raises(MissingExtra, match=r"limbeck\[genai\]"):
+        run_recipe(Recipe.model_validate(recipes.language(tmp_path / "run", compress="int4")))
+    static = {"type": "int8", "mode": "static"}
+    with pytest.raises(RecipeError, match="ranges are not known before"):
+        run_recipe(Recipe.model_validate(recipes.language(tmp_path / "run", compress=static)))
 
     assert not (tmp_path / "run").exists()
+
+
+WIDE = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64}
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The recipe of a language model's run up to its evaluation, compressed to four bits."""
+    pytest.importorskip("onnxruntime_genai")
+    part = {"type": "int4", "keep": ["*.down_proj"], "tolerance": {"drop": 1.0}, "sensitivity": True}
+    recipe = recipes.language(tmp_path_factory.mktemp("language") / "run", compress=part)
+    recipe["student"] = {"config": {**recipe["student"]["config"], **WIDE}}
+    run_recipe(Recipe.model_validate(recipe), until="evaluate")
+    return recipe
+
+
+@pytest.mark.slow  # onnxruntime-genai's builder takes seconds to start
+def test_a_language_model_is_compressed_and_writes(language: dict[str, Any]) -> None:
+    made = load(Path(language["output"]) / "compress")
+
+    verdict, scores = json.loads(made.file("gate.json").read_text()), figures(made.file("scores.json"))
+    writer, hurt = load_writer(made.path), json.loads(made.file("details/sensitivity.json").read_text())
+    assert (verdict["score"], verdict["n"], verdict["passed"]) == ("accuracy", 8, True)
+    assert (writer.engine, writer.card.precision) == ("onnxruntime-genai", "int4")
+    assert made.manifest["kept"] == ["model.layers.0.mlp.down_proj"]
+    assert {each["layer"] for each in hurt} == {
+        "lm_head",
+        "model.layers.0.mlp.gate_proj",
+        "model.layers.0.mlp.up_proj",
+        "model.layers.0.self_attn.o_proj",
+        "model.layers.0.self_attn.qkv_proj",
+    }
+    assert all(each["kl"] > 0 for each in hurt)
+    before, after = (scores[model, "perplexity"]["value"] for model in ("student", "compressed"))
+    assert before != after
+    assert after == pytest.approx(before, rel=0.2)
+    assert scores["student", "answer_accuracy"]["n"] == 8
+    sizes = [scores[model, "bytes_on_disk"]["value"] for model in ("student", "compressed")]
+    assert sizes[1] == (made.path / "student" / "model.onnx").stat().st_size < 0.6 * sizes[0]
+    samples = RunJob(Recipe.model_validate(language)).splits.validation
+    assert all(written.tokens <= 8 for written in writer.write(samples, 8))
+    assert not [name for name in made.manifest["files"] if "scratch" in name]
+    evaluated = load(Path(language["output"]) / "evaluate")
+    assert any("compress/scores.json" in note for note in evaluated.manifest["notes"])
+
+
+@pytest.mark.slow
+def test_a_language_model_beyond_the_gate_is_refused(language: dict[str, Any], tmp_path: Path) -> None:
+    """Answers are not graded: the gate is perplexity, and nothing that is rounded keeps it to the last digit."""
+    shutil.copytree(Path(language["output"]) / "train", tmp_path / "run" / "train")
+    ungraded = {**language["task"], "answer_pattern": None}
+    tolerance = {"drop": None, "agreement": 1.0, "bound": 1e-9}
+    changed = {"task": ungraded, "output": str(tmp_path / "run"), "compress": {"type": "int4", "tolerance": tolerance}}
+    job = RunJob(Recipe.model_validate({**language, **changed}))
+
+    with pytest.raises(BudgetError, match=r"the rise may be[\s\S]*suffer most: \S+ \(KL [\s\S]*compress.keep=\["):
+        compress(job, {"train": load(tmp_path / "run" / "train")})
+
+    assert not (tmp_path / "run" / "compress").exists()

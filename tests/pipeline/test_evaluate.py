@@ -41,7 +41,7 @@ def test_a_classifiers_predictions_and_details_and_its_budget(tmp_path: Path) ->
 def test_a_language_models_predictions_say_what_was_asked_and_written(tmp_path: Path) -> None:
     few = {"latency_runs": 2, "resamples": 100, "max_new_tokens": 5, "speed": {"batch_sizes": [2], "seconds": 0.01}}
     few |= {"robustness": {"severities": [1], "max_samples": 4}, "interpretability": {"max_samples": 4}}
-    result = limbeck.run(language(tmp_path / "run", evaluate=few))
+    result = limbeck.run(language(tmp_path / "run", evaluate=few), until="evaluate")
     axes = {row["axis"] for row in result.scores}
     assert axes >= {"accuracy", "agreement", "robustness", "interpretability", "efficiency"}
     table = read(tmp_path / "run" / "evaluate" / "predictions-student.parquet")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 import limbeck
 from limbeck.core import artifacts
 from limbeck.core.errors import ArtifactError, DataError, ModelError, RecipeError
 from limbeck.core.recipe import load_recipe
-from limbeck.runtime.student import load_student
+from limbeck.pipeline._job import RunJob
+from limbeck.pipeline.export import Trained, plain_folder
+from limbeck.pipeline.export import trained as trained_by
+from limbeck.runtime.student import load_student, runner_of
 from tests.pipeline.recipes import images, language, texts
-from tests.runtime.students import BERT, LABELS, TEXT, rows, student
+from tests.runtime.students import BERT, LABELS, LANGUAGE, PICTURE, QWEN, RESNET, TEXT, rows, student
 
 
 @pytest.fixture(scope="module")
@@ -76,45 +84,62 @@ def test_a_damaged_export_is_not_taken_for_done(trained: Path, tmp_path: Path) -
 def test_an_export_that_says_something_else_is_not_kept(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxscript")
-    onnx = pytest.importorskip("onnx")
-    from limbeck.exporters import onnx as exporter
+    from limbeck.exporters import hugging_face as exporter
 
-    graph_of, run = exporter.graph_of, copied(trained, tmp_path)
-    graphs: list[Any] = []
+    load_model, run = exporter.load_model, copied(trained, tmp_path)
 
-    def tampered(*given: Any) -> Any:
-        model = graph_of(*given) if not graphs else graphs[0]
-        graphs.append(onnx.ModelProto.FromString(model.SerializeToString()))
-        head = next(w for w in model.graph.initializer if "classifier" in w.name and len(w.dims) == 2)
-        values = onnx.numpy_helper.to_array(head).copy()
-        values[0, 0] += 1.0
-        head.CopyFrom(onnx.numpy_helper.from_array(values, head.name))
+    def tampered(*given: Any, **how: Any) -> Any:
+        model = load_model(*given, **how)
+        with torch.no_grad():
+            model.classifier.weight[0, 0] += 1.0
         return model
 
-    monkeypatch.setattr(exporter, "graph_of", tampered)
+    monkeypatch.setattr(exporter, "load_model", tampered)
     with pytest.raises(ModelError, match="does not say what the student says") as refused:
-        limbeck.export(run, "onnx")
+        limbeck.export(run, "hugging_face")
     assert "largest difference" in str(refused.value.got)
-    assert not (run / "export" / "onnx").exists()
-    (run / "export" / ".onnx.partial" / "left by the first try").write_text("")
-    monkeypatch.setattr(exporter, "graph_of", lambda *given: graphs[0])
-    folder = limbeck.export(run, "onnx")["onnx"]
+    assert not (run / "export" / "hugging_face").exists()
+    (run / "export" / ".hugging_face.partial" / "left by the first try").write_text("")
+    monkeypatch.setattr(exporter, "load_model", load_model)
+    folder = limbeck.export(run, "hugging_face")["hugging_face"]
     assert not (folder / "left by the first try").exists()
     assert artifacts.load(folder).manifest["same_answers"] == 1
 
 
-def test_pictures_and_language_models(tmp_path: Path) -> None:
+def test_without_an_evaluation_the_temperature_is_fitted_here(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run = copied(trained, tmp_path)
+    shutil.rmtree(run / "evaluate")
+    told = artifacts.load(limbeck.export(run, "hugging_face")["hugging_face"]).manifest
+    assert told["rows"] == 4
+    assert told["temperature"] != 1.0
+
+
+@pytest.mark.slow  # two residual networks are trained
+def test_pictures(tmp_path: Path) -> None:
     """Through the pipeline, but not by way of ONNX: that is tests/exporters."""
     run = limbeck.run(images(tmp_path / "i"), until="train").output
     told = artifacts.load(limbeck.export(run, "hugging_face")["hugging_face"]).manifest
     assert told["rows"] == 64
     assert told["temperature"] != 1.0  # fitted here, as nothing was evaluated
+
+
+@pytest.mark.slow  # two language models are trained
+def test_language_models(tmp_path: Path) -> None:
     run = limbeck.run(language(tmp_path / "l"), until="train").output
     made = artifacts.load(limbeck.export(run, {"type": "hugging_face"})["hugging_face"])
     assert made.manifest["rows"] == 8
     assert made.manifest["answers"] > 8
     assert made.manifest["temperature"] == 1.0
+
+
+def test_a_plain_language_model(tmp_path: Path) -> None:
+    student(tmp_path / "model", LANGUAGE, QWEN)
+    made = limbeck.export(tmp_path / "model", "hugging_face", task=LANGUAGE, output=tmp_path / "out")
+    told = artifacts.load(made["hugging_face"]).manifest
+    assert told["answers"] > told["rows"] > 8
+    assert told["temperature"] == 1.0
 
 
 def test_a_plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +167,69 @@ def test_a_plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     Path("bare.jsonl").write_text('{"words": "no text"}\n')
     with pytest.raises(DataError, match="has no `text`"):
         limbeck.export("model", "hugging_face", rows="bare.jsonl")
+
+
+def test_rows_with_pictures_are_known_by_what_they_show(tmp_path: Path) -> None:
+    from PIL import Image
+
+    student(tmp_path / "model", PICTURE, RESNET)
+
+    def found(*shades: int) -> Trained:
+        lines = []
+        for shade, label in zip(shades, ("cat", 1, None), strict=True):
+            Image.new("L", (8, 8), shade).save(buffer := io.BytesIO(), "PNG")
+            lines.append({"image": {"bytes": buffer.getvalue()}, "label": None if label is None else str(label)})
+        pq.write_table(pa.Table.from_pylist(lines), tmp_path / "rows.parquet")
+        return plain_folder(tmp_path / "model", PICTURE, tmp_path / "rows.parquet")
+
+    one, other = found(0, 40, 80), found(0, 40, 80)
+    assert one.inputs == other.inputs
+    assert [row.target for row in one.rows] == ["cat", "dog", None]
+    assert not one.calibrated
+    assert found(0, 200, 80).inputs != one.inputs
+    made = limbeck.export(tmp_path / "model", "hugging_face", rows=tmp_path / "rows.parquet", output=tmp_path / "out")
+    assert artifacts.load(made["hugging_face"]).manifest["rows"] == 3
+
+
+def test_a_class_that_the_student_does_not_know_is_refused(tmp_path: Path) -> None:
+    student(tmp_path / "model", TEXT, BERT)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "cat"}\n{"text": "b", "label": "fish"}\n')
+
+    with pytest.raises(DataError, match=r"row 1 has a class that the student does not know") as refused:
+        plain_folder(tmp_path / "model", None, tmp_path / "rows.jsonl")
+    assert (refused.value.got, refused.value.allowed) == ("fish", "cat, dog, bird")
+
+
+def test_the_temperature_of_another_student_is_not_taken(trained: Path) -> None:
+    job = RunJob(load_recipe(json.loads((trained / "recipe.json").read_text())))
+    train, evaluate = (artifacts.load(trained / name) for name in ("train", "evaluate"))
+    old = replace(evaluate, manifest={**evaluate.manifest, "parents": {"train": "of an older student"}})
+
+    ours, others = (trained_by(job, {"train": train, "evaluate": each}) for each in (evaluate, old))
+
+    assert ours.calibrated
+    assert ours.card.temperature != 1.0
+    assert not others.calibrated
+    assert (others.card.temperature, others.inputs["temperature"]) == (1.0, None)
+
+
+def test_student_and_export_are_timed_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student(tmp_path / "model", TEXT, BERT)
+    asked: list[dict[str, Any]] = []
+
+    def watched(*given: Any, **how: Any) -> Any:
+        asked.append(how)
+        return runner_of(*given, **how)
+
+    monkeypatch.setattr("limbeck.pipeline.export.runner_of", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = limbeck.export(tmp_path / "model", "hugging_face", output=tmp_path / "out")["hugging_face"]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [{"threads": 1, "device": artifacts.load(made).manifest["device"]}]
 
 
 def test_what_cannot_be_exported_is_refused(trained: Path, tmp_path: Path) -> None:

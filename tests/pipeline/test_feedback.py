@@ -45,14 +45,16 @@ def test_next_round_learns_from_what_was_kept(trained: Path) -> None:
     assert following.teacher.model == str((trained / "prepare" / "teacher").resolve())
 
 
-def test_a_round_stays_as_it_began_until_it_is_forced(trained: Path) -> None:
+def test_a_round_stays_as_it_began_until_it_is_forced(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = load_recipe(json.loads((trained / "recipe.json").read_text()), [])
     keep(trained, 1, "one")
     rows = trained.with_name("run-round-2") / "feedback.jsonl"
 
     next_round(recipe, force=True)
     keep(trained, 2, "two")
+    assert "--force" not in capsys.readouterr().err
     next_round(recipe)
+    assert "--force takes those of now" in " ".join(capsys.readouterr().err.split())
     held = rows.read_text().count("\n")
     next_round(recipe, force=True)
 

@@ -27,7 +27,7 @@ def test_classes_are_read_by_index_and_not_by_their_place_in_the_file(tmp_path: 
     (teacher / "config.json").write_text(json.dumps(config))
     student = {"model": "from-teacher", "layers": [0, 1]}
     again = {**recipe, "output": str(tmp_path / "second"), "teacher": {"model": str(teacher)}, "student": student}
-    result = limbeck.run(again)
+    result = limbeck.run(again, until="train")
     saved = json.loads((result.student / "config.json").read_text())["id2label"]
     assert [saved[str(i)] for i in range(12)] == [f"kind{i:02}" for i in range(12)]
 
@@ -52,10 +52,10 @@ def test_training_does_not_depend_on_the_test_rows(tmp_path: Path) -> None:
     recipe = texts(tmp_path / "run", rows)
     test.write_text("text,label\nit was 5 then,kind1\nit was 4 then,kind0\n")
     recipe["data"] = {"train": str(rows), "test": str(test)}
-    limbeck.run(recipe)
+    limbeck.run(recipe, until="evaluate")
     before = {step: written(tmp_path / "run", step) for step in ("prepare", "train", "evaluate")}
     test.write_text(test.read_text() + "it was 3 then,kind1\n")
-    result = limbeck.run(recipe)
+    result = limbeck.run(recipe, until="evaluate")
     assert written(tmp_path / "run", "prepare") == before["prepare"]
     assert written(tmp_path / "run", "train") == before["train"]
     assert written(tmp_path / "run", "evaluate") != before["evaluate"]
@@ -72,7 +72,7 @@ def test_rows_that_were_trained_on_are_counted_and_told(tmp_path: Path) -> None:
 
 def test_rows_that_evaluation_loses_are_counted(tmp_path: Path) -> None:
     recipe = language(tmp_path / "run", task={"type": "causal-lm", "max_length": 40, "answer_pattern": None})
-    result = limbeck.run(recipe)
+    result = limbeck.run(recipe, until="evaluate")
     lost = artifacts.load(result.output / "evaluate").manifest["counts"]["lost"]["student"]
     assert sum(lost.values()) > 0
 

@@ -50,7 +50,8 @@ def test_images_from_recipe_to_report(tmp_path: Path) -> None:
 
 
 def test_language_model_is_graded_by_generation(tmp_path: Path) -> None:
-    result = limbeck.run(language(tmp_path / "run", baseline=True, evaluate={**WHOLE, "max_new_tokens": 8}))
+    recipe = language(tmp_path / "run", baseline=True, evaluate={**WHOLE, "max_new_tokens": 8})
+    result = limbeck.run(recipe, until="evaluate")
     names = {s["name"] for s in result.scores if s["model"] == "student"}
     assert {"answer_accuracy", "perplexity", "unparsed_answers", "log_perplexity_minus_baseline"} <= names
     assert result.score("student", "perplexity") > 1
@@ -59,7 +60,8 @@ def test_language_model_is_graded_by_generation(tmp_path: Path) -> None:
 
 
 def test_text_student_is_cut_from_its_teacher_in_bf16(tmp_path: Path) -> None:
-    result = limbeck.run(texts(tmp_path / "run", tmp_path / "rows.csv", baseline=True, evaluate=WHOLE))
+    recipe = texts(tmp_path / "run", tmp_path / "rows.csv", baseline=True, evaluate=WHOLE)
+    result = limbeck.run(recipe, until="evaluate")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(result.student)
     assert model.config.num_hidden_layers == 1
     assert set(model.config.label2id) == {"kind0", "kind1"}

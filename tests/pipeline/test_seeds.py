@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ from scipy import stats
 
 from limbeck.core.errors import RecipeError
 from limbeck.core.recipe import Recipe, load_recipe
-from limbeck.pipeline import seeds
+from limbeck.pipeline import run, seeds
 from limbeck.pipeline.run import Result
 from limbeck.pipeline.seeds import run_seeds
 from tests.pipeline.recipes import images, language
 
 
-def test_difference_and_its_interval(tmp_path: Path) -> None:
+def test_difference_and_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeds, "run_recipe", partial(run.run_recipe, until="evaluate"))  # no report is looked at
     found = run_seeds(load_recipe(images(tmp_path / "run", baseline=True)), 3)
     assert found is not None
     gaps = [row["student"] - row["baseline"] for row in found.rows]
@@ -27,11 +29,17 @@ def test_difference_and_its_interval(tmp_path: Path) -> None:
     assert {row["seed"] for row in found.rows} == {0, 1, 2}
 
 
-def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
+def test_without_a_baseline_there_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_recipe(recipe: Recipe, *, force: bool) -> Result:
+        recipe.output.mkdir(parents=True)
+        scores = [{"model": "student", "name": "accuracy", "value": 0.5 + recipe.seed / 8}]
+        return Result(recipe.output, recipe.output / "train" / "student", None, scores)
+
+    monkeypatch.setattr(seeds, "run_recipe", run_recipe)
     found = run_seeds(load_recipe(images(tmp_path / "run")), 2)
     assert found is not None
     assert found.difference is None
-    assert all("student" in row for row in found.rows)
+    assert found.rows == [{"seed": 0, "student": 0.5}, {"seed": 1, "student": 0.625}]
 
 
 def test_one_seed_is_not_several(tmp_path: Path) -> None:

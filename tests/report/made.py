@@ -141,6 +141,10 @@ def make_facts(**changes: Any) -> Facts:
     return Facts(**{**given, **changes})
 
 
+NO_LOGS: dict[str, Any] = {"steps": [], "evals": [], "baseline_steps": [], "baseline_evals": []}
+"""Changes that leave the curves away, which take long to draw."""
+
+
 def without(*models: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The scores less some models and some names."""
     return [dict(row) for row in SCORES if row["model"] not in models and row["name"] not in names]

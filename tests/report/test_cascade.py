@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import pytest
 from limbeck.evaluation.cascade import Rows, curve_of, fit
 from limbeck.pipeline.cascade import _shown
 from limbeck.report.render import write_report
-from tests.report.details import make_details
-from tests.report.made import make_facts
+from tests.report.made import NO_LOGS, RECIPE, make_facts
 
 
 def curve(**changes: Any) -> dict[str, Any]:
@@ -21,18 +21,17 @@ def curve(**changes: Any) -> dict[str, Any]:
     sure = draw.uniform(0.3, 1, 800)
     rows = Rows(sure[None], np.stack([draw.uniform(size=800) < sure, draw.uniform(size=800) < 0.96]))
     fitted = fit(rows, "accuracy", 0.9)
-    points = [_shown(point, None, 800, 0.95) for point in fitted.curve]
+    points = [_shown(point, 800, 0.95) for point in fitted.curve]
     chosen = next(p for p in points if p["threshold"] == fitted.point.threshold)
     found = {"models": ["student", "teacher"], "promise": "accuracy", "target": 0.9, "level": 0.95, "n": 800}
-    found |= {"costs": None, "chosen": _shown(fitted.point, None), "fit": [_shown(p, None) for p in curve_of(rows)]}
+    found |= {"costs": None, "chosen": asdict(fitted.point), "fit": [asdict(p) for p in curve_of(rows)]}
     found["test"] = {"n": 800, "confidence": 0.95, "points": points, "chosen": chosen, "kept": True}
     return found | changes
 
 
 def page(folder: Path, found: dict[str, Any], language: str = "en") -> str:
-    facts = make_facts(details=make_details(cascade=found))
-    facts = make_facts(details=facts.details, recipe={**facts.recipe, "report": {"language": language}})
-    write_report(facts, folder)
+    recipe = {**RECIPE, "report": {"language": language}}
+    write_report(make_facts(details={"cascade": found}, recipe=recipe, **NO_LOGS), folder)
     return (folder / "index.html").read_text(encoding="utf-8")
 
 
@@ -62,6 +61,6 @@ def test_broken_promise_and_missing_test_rows_are_told(tmp_path: Path) -> None:
 
 
 def test_without_a_cascade_there_is_no_section(tmp_path: Path) -> None:
-    write_report(make_facts(), tmp_path)
+    write_report(make_facts(details={}, **NO_LOGS), tmp_path)
 
     assert 'id="cascade"' not in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -18,14 +18,12 @@ from limbeck.pipeline.gallery import gallery
 from limbeck.report.comparison import comparison_headline, differing, together
 from tests.report.details import make_details
 from tests.report.html_check import Page
-from tests.report.made import RECIPE, changed, make_facts
-
-LOGS: dict[str, Any] = {"steps": [], "evals": [], "baseline_steps": [], "baseline_evals": []}
+from tests.report.made import NO_LOGS, RECIPE, changed, make_facts
 
 
 def runs() -> dict[str, Any]:
-    small = make_facts(**LOGS)
-    large = make_facts(scores=changed("accuracy", value=0.925), recipe={**RECIPE, "seed": 3}, **LOGS)
+    small = make_facts(**NO_LOGS)
+    large = make_facts(scores=changed("accuracy", value=0.925), recipe={**RECIPE, "seed": 3}, **NO_LOGS)
     return {"small": small, "large": large}
 
 
@@ -56,7 +54,7 @@ def test_a_shared_teacher_is_told_once() -> None:
 
 
 def test_students_that_are_as_good_share_the_headline() -> None:
-    same = {"a": make_facts(**LOGS), "b": make_facts(**LOGS)}
+    same = {"a": make_facts(**NO_LOGS), "b": make_facts(**NO_LOGS)}
     assert comparison_headline(together(same, "", "en", {})) == "Best of 2 students: a and b, Accuracy 91.8\u00a0%."
 
 

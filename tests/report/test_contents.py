@@ -23,14 +23,13 @@ from limbeck.report.tables import details, models
 from limbeck.report.text import readable, squeezed
 from tests.report.details import labelled, make_details, worked
 from tests.report.html_check import Page
-from tests.report.made import make_facts, score, without
+from tests.report.made import NO_LOGS, make_facts, score, without
 
-LOGS: dict[str, Any] = {"steps": [], "evals": [], "baseline_steps": [], "baseline_evals": []}
 HOSTILE = "</td><script>alert(1)</script> \u202eRTL\u202c \x00 \ud800 **bold** [x](javascript:alert(1)) | {{ 7*7 }}"
 
 
 def with_details(**changes: Any) -> Facts:
-    return make_facts(details=make_details(**changes), **LOGS)
+    return make_facts(details=make_details(**changes), **NO_LOGS)
 
 
 def side(pairs: list[Any], name: str) -> list[str]:

@@ -23,6 +23,15 @@ def test_better() -> None:
     )
 
 
+def test_what_is_shipped_has_a_sentence_of_its_own() -> None:
+    kept = score("compressed", "comparison", "kept_of_teacher", 0.981, unit="ratio")
+    fast = score("compressed", "efficiency", "speedup", 26.4, unit="x")
+    assert said(scores=[*without(), kept, fast]).endswith(
+        "without the teacher. Compressed, it keeps 98.1 % at 26 times the teacher's speed."
+    )
+    assert "Compressed" not in said(scores=[*without(), fast])
+
+
 def test_interval_with_zero_is_no_difference() -> None:
     text = said(scores=changed("student_minus_baseline", value=0.004, low=-0.008, high=0.016))
     shown = "(+0.4 points [\u22120.8, +1.6])"

@@ -12,7 +12,7 @@ import pytest
 from limbeck.report.facts import Facts
 from limbeck.report.render import escape_markdown, write_report
 from tests.report.html_check import Page
-from tests.report.made import RECIPE, changed, make_facts, score, without
+from tests.report.made import NO_LOGS, RECIPE, changed, make_facts, score, without
 
 EVIL = "<script>alert(1)</script> $x_{2 | a & 'b' \"c\" \u6a21\u578b"
 
@@ -105,6 +105,7 @@ def test_a_name_is_never_markup(tmp_path: Path) -> None:
     origin = {"name": EVIL, "licence": EVIL}
     facts = make_facts(
         title=EVIL,
+        details={},
         recipe={**RECIPE, "student": {"model": EVIL}, "data": {"train": EVIL}},
         scores=[*without(), score(EVIL, "accuracy", EVIL, 0.5, unit=EVIL, split=EVIL)],
         steps=[{"step": i, "stage": EVIL, "terms": {EVIL: 1.0, "b": 2.0}, "loss": 3.0} for i in range(1, 9)],
@@ -125,8 +126,8 @@ def test_markdown_is_escaped() -> None:
     assert escape_markdown(3) == 3
 
 
-def test_markdown_tables_are_regular(tmp_path: Path) -> None:
-    _, _, markdown = written(tmp_path, make_facts())
+def test_markdown_tables_are_regular(page: Path) -> None:
+    markdown = page.with_name("report.md").read_text()
     widths = [re.sub(r"\\\|", "", line).count("|") for line in markdown.splitlines()]
     for block in markdown.split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
@@ -139,7 +140,6 @@ def test_markdown_tables_are_regular(tmp_path: Path) -> None:
 
 
 TEACHER = ("kept_of_teacher", "agreement_with_teacher", "size_ratio", "speedup")
-NO_LOGS: dict[str, Any] = {"steps": [], "evals": [], "baseline_steps": [], "baseline_evals": []}
 DETAILS: dict[str, Any] = {"details": {}}
 
 
@@ -162,11 +162,11 @@ DETAILS: dict[str, Any] = {"details": {}}
         ),
         (NO_LOGS, 'id="training"'),
         ({"scores": [], **DETAILS}, 'id="quality"'),
-        ({"manifests": {}}, 'id="data"'),
-        ({"recipe": {}}, "Resolved recipe"),
+        ({"manifests": {}, **NO_LOGS, **DETAILS}, 'id="data"'),
+        ({"recipe": {}, **NO_LOGS, **DETAILS}, "Resolved recipe"),
         ({"scores": [], "manifests": {}, "recipe": {}, **NO_LOGS, **DETAILS}, "<section"),
-        ({"evals": []}, "never there"),
-        ({"steps": []}, "Training loss"),
+        ({"evals": [], **DETAILS}, "never there"),
+        ({"steps": [], **DETAILS}, "Training loss"),
     ],
     ids=["baseline", "teacher", "both", "logs", "scores", "manifests", "recipe", "everything", "evals", "steps"],
 )
@@ -214,7 +214,7 @@ def test_validation_figures_carry_a_warning(tmp_path: Path) -> None:
     scores = [{**row, "split": "validation"} for row in without()]
     manifests = dict(make_facts().manifests)
     manifests["evaluate"] = {**manifests["evaluate"], "counts": {"rows": 1000, "rows_also_trained_on": 4}}
-    _, html, markdown = written(tmp_path, make_facts(scores=scores, manifests=manifests))
+    _, html, markdown = written(tmp_path, make_facts(scores=scores, manifests=manifests, **DETAILS))
     for text in (html, markdown):
         assert "from the validation split" in text
         assert "chosen on the same split" in text
@@ -223,6 +223,6 @@ def test_validation_figures_carry_a_warning(tmp_path: Path) -> None:
 
 def test_other_axes_are_shown(tmp_path: Path) -> None:
     scores = [*without(), score("student", "robustness", "accuracy_under_noise", 0.7, low=0.6, high=0.8)]
-    _, html, _ = written(tmp_path, make_facts(scores=scores))
+    _, html, _ = written(tmp_path, make_facts(scores=scores, **NO_LOGS, **DETAILS))
     assert "Accuracy under noise" in html
     assert "70.0\u00a0%" in html

@@ -13,7 +13,7 @@ from limbeck.report.formats import DASH
 from limbeck.report.sections import sections
 from limbeck.report.tables.models import efficiency
 from limbeck.report.tables.shipped import exports, gate
-from tests.report.made import make_facts, manifest, score
+from tests.report.made import NO_LOGS, make_facts, manifest, score
 
 GATE: dict[str, Any] = {
     **{"passed": True, "drop": 0.002, "upper": 0.0061, "agreement": 0.985, "n": 1000, "crossed": []},
@@ -24,7 +24,7 @@ PARITY = {"same_answers": 0.9844, "answers": 64, "latency_p50": {"student": 1.2,
 
 
 def shipped(language: str = "en", **changes: Any) -> Facts:
-    made = make_facts()
+    made = make_facts(details={}, **NO_LOGS)
     onnx = manifest("export", "c", {"compress": "sha256:1"}, 3.0, **EXPORT, **PARITY)
     pte = manifest("export", "d", {"compress": "sha256:1"}, 3.0, format="executorch", bytes=9, notes=[])
     manifests = {**made.manifests, "export/onnx": onnx, "export/phone": pte}
@@ -54,6 +54,26 @@ def test_gate_that_asked_for_nothing() -> None:
     assert "Held to" not in told
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", ["perplexity is 101.0\u00a0% of", "is below 101.8\u00a0% of it", "a rise of at most 2.0\u00a0%"]),
+        (
+            "zh",
+            [
+                "\u56f0\u60d1\u5ea6\u662f\u539f\u5b66\u751f\u6a21\u578b\u7684 101.0\u00a0%",
+                "\u4e0a\u5347\u81f3\u591a 2.0\u00a0%",
+            ],
+        ),
+    ],
+)
+def test_gate_of_answers_that_are_not_graded(language: str, said: list[str]) -> None:
+    found = {**GATE, "drop": 0.01, "upper": 0.018, "score": "perplexity", "limits": {**GATE["limits"], "drop": 0.02}}
+    ((_, told),) = gate(replace(shipped(language), gate=found)).items
+
+    assert all(each in told for each in said), told
+
+
 def test_exports_stand_beside_their_student() -> None:
     table = exports(shipped())
 
@@ -66,7 +86,7 @@ def test_exports_stand_beside_their_student() -> None:
 
 
 def test_nothing_is_shown_where_nothing_was_shipped() -> None:
-    assert "shipped" not in [each.id for each in sections(make_facts())]
+    assert "shipped" not in [each.id for each in sections(make_facts(details={}, **NO_LOGS))]
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "Compressed and exported"), ("zh", "压缩与导出")])

@@ -96,11 +96,40 @@ def test_a_card_that_names_a_file_elsewhere_is_refused(tmp_path: Path, name: str
         load_student(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"task": {}}', '{"task": {}, "labels": null, "colour": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 9999, '{"task": {}}', '{"task": "t"}', '{"labels": ["a"]}'])
 def test_a_damaged_card_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / CARD).write_text(text)
     with pytest.raises(ModelError, match="cannot be read"):
         read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("temperature", "2"),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("labels", "cat"),
+        ("labels", [1, 2]),
+        ("labels", []),
+        ("labels", ["cat", "cat"]),
+        ("file", 3),
+        ("format", None),
+        ("facts", []),
+        ("task", {"type": 3}),
+        ("colour", 1),
+    ],
+)
+def test_a_card_that_says_what_no_card_says_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    said = {"task": TEXT, "labels": list(LABELS)}
+    (tmp_path / CARD).write_text(json.dumps(said))
+    assert read_card(tmp_path).labels == LABELS
+    (tmp_path / CARD).write_text(json.dumps(said | {name: value}))
+    with pytest.raises(ModelError, match="cannot be read") as refused:
+        read_card(tmp_path)
+    assert name in str(refused.value.got)
 
 
 def test_a_card_keeps_what_it_is_told(tmp_path: Path) -> None:
@@ -117,6 +146,34 @@ def test_one_text_and_pairs_are_answered_together(tmp_path: Path) -> None:
     assert both[0].confidence == pytest.approx(both[2].confidence, abs=1e-6)
     assert both[0].confidence == pytest.approx(served.predict([single])[0].confidence, abs=1e-6)
     assert both[1].confidence == pytest.approx(served.predict([pair])[0].confidence, abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [("cat", "dog"), (*LABELS, "fish")])
+def test_labels_are_as_many_as_logits(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    write_card(replace(student(tmp_path, TEXT, BERT), labels=labels), tmp_path)
+    with pytest.raises(ModelError, match="labels are not those of the model"):
+        load_student(tmp_path).predict(rows(TEXT, 2))
+
+
+def test_a_classifier_without_labels_is_refused(tmp_path: Path) -> None:
+    write_card(replace(student(tmp_path, TEXT, BERT), labels=None), tmp_path)
+    with pytest.raises(ModelError, match="names no classes"):
+        load_student(tmp_path)
+
+
+def test_threads_are_those_of_one_request(tmp_path: Path) -> None:
+    write_card(student(tmp_path, TEXT, BERT), tmp_path)
+    before, seen = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(3)
+    try:
+        served = load_student(tmp_path, threads=2)
+        served.runner.model.register_forward_pre_hook(  # type: ignore[attr-defined]
+            lambda *_: seen.append(torch.get_num_threads())
+        )
+        served.predict(rows(TEXT, 1))
+        assert (seen, torch.get_num_threads()) == ([2], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_ids_beyond_the_vocabulary_are_an_error_of_ours(tmp_path: Path) -> None:

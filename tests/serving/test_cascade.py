@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,23 @@ def test_budget_holds_over_the_servers_life(run: Path) -> None:
     assert 0 < asked <= 12  # a second server would have as many again, if it did not know of the first
     assert len(over) == len(TEXTS) - asked
     assert {each["by"] for each in over} == {"student"}
+
+
+def test_endpoints_of_a_server_share_one_budget(run: Path) -> None:
+    with serving(lambda _: "dog") as endpoint:
+        for ledger in run.glob("cascade-ledger*"):
+            ledger.unlink()
+        plan = endpoint_plan(run, {**endpoint.section(), "known_as": "first"}, budget={"tokens": 600, "cost": None})
+        other = replace(plan.members[1], name="larger", asked={**plan.members[1].asked, "name": "larger"})  # type: ignore[dict-item]
+        other.asked["endpoint"]["known_as"] = "second"  # type: ignore[index]
+        write_plan(replace(plan, members=(*plan.members, other)), run / "cascade")
+        with served(run) as made:
+            found = [predict(made, [text])[0] for text in TEXTS[:14]]
+        asked = len(endpoint.bodies)
+
+    assert [path.name for path in run.glob("cascade-ledger*.sqlite")] == ["cascade-ledger.sqlite"]
+    assert 2 <= asked * 15 <= 600
+    assert found[-1]["missed"] == ["large: budget", "larger: budget"]
 
 
 def test_slow_endpoint_is_not_waited_for(run: Path) -> None:

@@ -56,6 +56,22 @@ def test_what_the_server_refuses_is_an_error(serving: Serving) -> None:
         assert refused.value.status == 404
 
 
+def test_whether_a_server_is_ready_is_asked_once_and_a_wrong_token_is_told(serving: Serving) -> None:
+    for token, status in (("another-token-than-that", "401"), (TOKEN, "404")):
+        with Client(f"{serving.url}/elsewhere", token) as lost, pytest.raises(ServerError, match=status):
+            lost.ready()
+    serving.models._leaving = True
+    try:
+        with Client(serving.url, TOKEN) as client:
+            began = time.monotonic()
+            assert not client.ready()
+            assert time.monotonic() - began < 0.9  # no pause and no second question
+    finally:
+        serving.models._leaving = False
+    with Client(serving.url, TOKEN) as client:
+        assert client.ready()
+
+
 def test_the_token_may_be_in_the_environment(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMBECK_TOKEN", TOKEN)
     with Client(serving.url) as client:

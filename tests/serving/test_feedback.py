@@ -100,3 +100,14 @@ def test_what_was_counted_outlives_a_kill(tmp_path: Path) -> None:
     assert before >= done.stdout.count("stored") == 3
     assert len(rows) == before + 1
     assert rows[-1]["inputs"] == {"text": "after"}
+
+
+def test_other_files_in_the_folder_are_let_be(tmp_path: Path) -> None:
+    store, _ = kept(tmp_path / "f")
+    store.close()
+    (tmp_path / "f" / "feedback-old.jsonl").write_text("")
+    store, _ = kept(tmp_path / "f")
+    store.add({"text": "a"}, "cat")
+    store.close()
+
+    assert (tmp_path / "f" / "feedback-000001.jsonl").exists()

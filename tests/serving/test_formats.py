@@ -34,7 +34,11 @@ FORMATS = {
     "openvino": ("openvino", "fp32"),
 }
 """Engine and precision of each."""
-KINDS = {"text": (TEXT, BERT), "picture": (PICTURE, RESNET)}
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "text": (TEXT, {**BERT, "num_hidden_layers": 1}),
+    "picture": (PICTURE, {**RESNET, "depths": [1], "hidden_sizes": [4]}),
+}
+"""Tasks, and the smallest students for them."""
 
 
 def make(root: Path, task: dict[str, Any], config: dict[str, Any]) -> None:
@@ -53,12 +57,17 @@ def make(root: Path, task: dict[str, Any], config: dict[str, Any]) -> None:
     write_card(replace(served.card, precision="int8"), root / "int8")
 
 
+@pytest.fixture(scope="module", params=["text", pytest.param("picture", marks=pytest.mark.slow)])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Exports take seconds each: those of pictures are made with the slow tests."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("formats")
-    for kind, (task, config) in KINDS.items():
-        make(root / kind, task, config)
-    return {f"{kind}-{name}": root / kind / name for kind in KINDS for name in FORMATS}
+def folders(kind: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp(kind)
+    make(root, *KINDS[kind])
+    return {name: root / name for name in FORMATS}
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +90,18 @@ def png(sample: Sample) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_format_answers_as_its_folder_does(
     serving: Serving, client: Any, folders: dict[str, Path], kind: str, name: str
 ) -> None:
-    model, samples = f"{kind}-{name}", rows(KINDS[kind][0], 5)
-    with serving.models.lease(model) as leased:
+    samples, student = rows(KINDS[kind][0], 5), load_student(folders[name])
+    with serving.models.lease(name) as leased:
         assert (leased.student.runner.engine, leased.student.card.precision) == FORMATS[name]
-    expected = [load_student(folders[model]).predict([sample])[0] for sample in samples]
+    expected = [student.predict([sample])[0] for sample in samples]
     for sample, right in zip(samples, expected, strict=True):
         if kind == "text":
-            answer = client.post("/predict", json={"text": sample.inputs["text"], "model": model, "top_k": 3})
+            answer = client.post("/predict", json={"text": sample.inputs["text"], "model": name, "top_k": 3})
         else:
-            answer = client.post("/predict", data={"model": model, "top_k": "3"}, files={"image": png(sample)})
+            answer = client.post("/predict", data={"model": name, "top_k": "3"}, files={"image": png(sample)})
         assert answer.status_code == 200, answer.text
         found = answer.json()["predictions"][0]
         assert found["label"] == right.label
@@ -101,14 +109,15 @@ def test_a_format_answers_as_its_folder_does(
         assert len(found["top"]) == 3
 
 
-def test_8_bits_are_other_numbers(folders: dict[str, Path]) -> None:
+def test_8_bits_are_other_numbers(folders: dict[str, Path], kind: str) -> None:
     """Else the test above would not tell the formats apart."""
-    for kind, (task, _) in KINDS.items():
-        a, b = (load_student(folders[f"{kind}-{name}"]) for name in ("onnx", "int8"))
-        features = a.encode(rows(task, 4))
-        assert not np.allclose(a.logits(features[:1]), b.logits(features[:1]), atol=1e-6)
+    a, b = (load_student(folders[name]) for name in ("onnx", "int8"))
+    features = a.encode(rows(KINDS[kind][0], 4))
+    assert not np.allclose(a.logits(features[:1]), b.logits(features[:1]), atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["picture"], indirect=True)
 def test_numbers_of_any_size_harm_nobody_in_8_bits(serving: Serving, client: Any) -> None:
     """A range that is found anew for each batch would be that of the largest row."""
     pixels = np.asarray(Image.open(io.BytesIO(png(rows(PICTURE, 1)[0]))), dtype=np.float32)[None, None] / 255
@@ -121,17 +130,17 @@ def test_numbers_of_any_size_harm_nobody_in_8_bits(serving: Serving, client: Any
             "shape": list(array.shape),
             "data": array.ravel().tolist(),
         }
-        return client.post("/v2/models/picture-int8/infer", json={"inputs": [tensor]})
+        return client.post("/v2/models/int8/infer", json={"inputs": [tensor]})
 
     alone = asked(pixels).json()["outputs"]
-    runner = serving.runner("picture-int8")
+    runner = serving.runner("int8")
     del runner.batches[:]
     runner.gate.clear(), runner.entered.clear()
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(asked, pixels)
         assert runner.entered.wait(10)  # the others wait together now
         others = [pool.submit(asked, huge if i % 2 else pixels) for i in range(8)]
-        with serving.models.lease("picture-int8") as model:
+        with serving.models.lease("int8") as model:
             while model.engine.waiting < 8:
                 time.sleep(0.001)
         runner.gate.set()

@@ -13,7 +13,7 @@ import pytest
 
 from limbeck.core.errors import LimbeckError, ModelError
 from limbeck.serving.errors import Draining, NotFound
-from limbeck.serving.repository import versions_in
+from limbeck.serving.repository import stamp_of, versions_in
 from tests.serving.serving import make_text, repository
 
 pytest.importorskip("prometheus_client")
@@ -196,3 +196,42 @@ def test_draining_refuses_what_comes_and_stops_the_threads(two: tuple[Path, Path
         with pytest.raises(Draining):
             ask(models)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("run-m")]
+
+
+def test_a_watcher_undoes_no_unloading(two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is unloaded after the watcher has looked at its folder, and before it loads it."""
+    folder, looks, over = shutil.copytree(two[0], tmp_path / "m"), [], threading.Event()
+    with repository({"m": folder}) as models:
+
+        def looked(place: Path) -> Any:
+            looks.append(place)
+            if len(looks) == 2:
+                models.unload("m")
+                over.set()
+            return stamp_of(place)
+
+        replace(folder, two[1])
+        monkeypatch.setattr("limbeck.serving.repository.stamp_of", looked)
+        models.watch(0.01)
+        assert over.wait(10)
+        models.leave()
+        assert models._watcher is not None
+        models._watcher.join(20)  # what it was about to do is done
+        assert models.versions("m") == []
+        assert models.index()[0]["reason"] == "unloaded"
+
+
+def test_of_a_model_that_was_unloaded_no_new_version_is_served(two: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(two[0], tmp_path / "m" / "1")
+    with repository({"m": tmp_path / "m"}) as models:
+        models.unload("m")
+        shutil.copytree(two[1], tmp_path / "m" / "2")
+        models.watch(0.01)
+        end = time.monotonic() + 10
+        while len(models.index()) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert [(each["version"], each["reason"]) for each in models.index()] == [("1", "unloaded"), ("2", "unloaded")]
+        assert models.versions("m") == []
+        models.load("m")
+        assert models.versions("m") == ["1", "2"]

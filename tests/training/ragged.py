@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -78,9 +77,8 @@ def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["loss"], line["grad_norm"]) for line in lines]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for micro in sys.argv[3:]:
-        folder = Path(sys.argv[1]) / micro
-        folder.mkdir(parents=True, exist_ok=True)
-        train(make_job(int(micro), getattr(torch, sys.argv[2])), folder)
+def train_each(folder: Path, micros: list[int]) -> None:
+    """In double precision, once for each size of a micro-batch; in several processes, each calls it."""
+    for micro in micros:
+        (folder / str(micro)).mkdir(parents=True, exist_ok=True)
+        train(make_job(micro, torch.float64), folder / str(micro))

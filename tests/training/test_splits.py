@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from limbeck.training.loop import train
-from tests.training.ragged import losses, make_job
-
-RAGGED = Path(__file__).with_name("ragged.py")
+from tests.processes import together
+from tests.training.ragged import losses, make_job, train_each
 
 
 def alone(folder: Path, micro: int, dtype: torch.dtype) -> list[tuple[float, float]]:
@@ -43,12 +40,8 @@ def test_micro_batches_agree_in_single_precision_at_the_first_step(tmp_path: Pat
 
 
 def test_two_processes_give_the_same_steps(tmp_path: Path, whole: list[tuple[float, float]]) -> None:
-    micros = ["1", "4"]  # accumulated over four passes, and in one
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = ["-m", "tests.training.ragged", str(tmp_path / "two"), "float64", *micros]
-    root = RAGGED.parents[2]
-    done = subprocess.run([*command, *script], cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    micros = [1, 4]  # accumulated over four passes, and in one
+    together(train_each, tmp_path / "two", micros)
     for micro in micros:
-        for one, other in zip(whole, losses(tmp_path / "two" / micro), strict=True):
+        for one, other in zip(whole, losses(tmp_path / "two" / str(micro)), strict=True):
             assert one == pytest.approx(other, rel=1e-10)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from limbeck.cli.run import Force, Overrides, recipe_of_run
 
 Where = Annotated[Path, typer.Argument(help="A recipe, or a run's folder.", metavar="RECIPE|RUN", show_default=False)]
+
+SCORES = ("accuracy", "answer_accuracy", "perplexity")
+"""What is told of each student, where it was measured."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +46,19 @@ def compress(where: Where, overrides: Overrides = None, force: Force = False) ->
     folder = loaded.output / "compress"
     found = {(row["model"], row["name"]): row for row in json.loads((folder / "scores.json").read_text())}
     for model in ("student", "compressed"):
-        right, size = found[model, "accuracy"], found[model, "bytes_on_disk"]
-        interval = f"[{right['low']:.2%}, {right['high']:.2%}]"
-        typer.echo(f"{model:<11} accuracy {right['value']:.2%} {interval}  {size['value'] / 1e6:.2f} MB")
-    drop, most = found["compressed", "accuracy_drop"], found["compressed", "accuracy_drop_bound"]
-    typer.echo(f"fall {drop['value']:.2%}, below {most['value']:.2%}; {drop['n']} validation rows")
+        told = [_figure(found[model, name]) for name in SCORES if (model, name) in found]
+        size = found[model, "bytes_on_disk"]["value"] / 1e6
+        typer.echo(f"{model:<11} {'  '.join(told)}  {size:.2f} MB")
+    for word, name in (("fall", "accuracy_drop"), ("rise", "perplexity_rise")):
+        if worse := found.get(("compressed", name)):
+            most = found.get(("compressed", f"{name}_bound"))
+            below = f", below {most['value']:.2%}" if most else ""
+            typer.echo(f"{word} {worse['value']:.2%}{below}; {worse['n']} validation rows")
     typer.echo(f"compressed  {folder / 'student'}")
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    """A score with its interval; a single row has none."""
+    form = ".4g" if row["name"] == "perplexity" else ".2%"
+    interval = "" if row["low"] is None else f" [{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{row['name']} {row['value']:{form}}{interval}"

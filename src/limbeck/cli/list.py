@@ -23,7 +23,9 @@ class Kind(StrEnum):
     filters = "filters"
     metrics = "metrics"
     compressors = "compressors"
+    optimizations = "optimizations"
     exporters = "exporters"
+    deployments = "deployments"
     checks = "checks"
 
     @property

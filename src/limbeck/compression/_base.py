@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from limbeck.core.errors import RecipeError, nearest
 from limbeck.core.parts import Part, part
 from limbeck.core.recipe.compress import Tolerance
 from limbeck.runtime import Arrays
@@ -54,25 +52,3 @@ class Compressor(Part, ABC):
             RecipeError: `keep` names a layer that is not there.
             ModelError: nothing in the student can be compressed.
         """
-
-
-def kept(patterns: Sequence[str], layers: Sequence[str]) -> set[str]:
-    """The layers that patterns name.
-
-    A pattern names a layer and all that is in it: `encoder.layer.0` keeps `encoder.layer.0.attention.query` too.
-
-    Raises:
-        RecipeError: a pattern names none.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        named = {each for each in layers if fnmatchcase(each, pattern) or fnmatchcase(each, f"{pattern}.*")}
-        if not named:
-            guess = nearest(pattern, layers)
-            raise RecipeError(
-                f"`keep` names no layer that is compressed: {pattern}",
-                allowed=", ".join(layers[:8]) + (", ..." if len(layers) > 8 else ""),
-                fix=f"did you mean '{guess}'?" if guess else None,
-            )
-        found |= named
-    return found

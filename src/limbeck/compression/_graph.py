@@ -19,6 +19,8 @@ WEIGHTED = ("MatMul", "Gemm", "Conv", "Gather")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WEIGHT, _WRAPPER = ".weight", "model."
 """What `exporters.onnx` holds the student in."""
+_BUILT = ".MatMul.weight"
+"""How onnxruntime-genai's builder ends the names of weights; the student is not held in anything there."""
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -81,7 +83,14 @@ def has_convolutions(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "Conv" for node in model.graph.node)
 
 
+def writes(model: onnx.ModelProto) -> bool:
+    """Whether it is a language model that goes on from what it has read: onnxruntime-genai's."""
+    return any(given.name.startswith("past_key_values.") for given in model.graph.input)
+
+
 def _layer(node: onnx.NodeProto, weight: str) -> str:
+    if weight.endswith(_BUILT):
+        return weight.removesuffix(_BUILT).replace(".attn.", ".self_attn.")
     if weight.endswith(_WEIGHT):  # a convolution that a normalization was folded into bears the latter's scopes
         return weight.removesuffix(_WEIGHT).removeprefix(_WRAPPER)
     said = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), None)

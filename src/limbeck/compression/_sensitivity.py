@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.compression._base import Compressor, kept
+from limbeck.compression._base import Compressor
 from limbeck.compression._graph import layers_of, read
+from limbeck.core.patterns import named
 from limbeck.core.progress import bar
 from limbeck.runtime import Arrays
 
@@ -48,16 +49,17 @@ def sensitivity(
     Args:
         part: how layers are compressed.
         source: an ONNX file of the student.
-        scratch: a folder for models that are thrown away.
+        scratch: a folder for models that are thrown away; they lie in `one-layer` there.
         rows: batches for calibration.
         logits: what a model file says of the rows that are compared, [N, C].
         title: of the progress bar; None: no bar.
     """
     names = list(layers_of(read(source)))
-    left = kept(part.keep, names)
+    left = named(part.keep, names, "compress.keep")
     whole = _log_probs(logits(source))
     found: list[Hurt] = []
-    trial = scratch / "one-layer.onnx"
+    trial = scratch / "one-layer" / source.name
+    trial.parent.mkdir(exist_ok=True)
     with bar("layers", title is not None) as progress:
         task = progress.add_task(title or "", total=len(names) - len(left), figures="")
         for name in (each for each in names if each not in left):

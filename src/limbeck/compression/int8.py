@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from limbeck.compression._base import Compressor, kept
-from limbeck.compression._graph import floats_of, has_convolutions, layers_of, read
+from limbeck.compression._base import Compressor
+from limbeck.compression._blocks import blockwise
+from limbeck.compression._graph import floats_of, has_convolutions, layers_of, read, writes
 from limbeck.core.errors import MissingExtra, ModelError
 from limbeck.core.parts import part
+from limbeck.core.patterns import named
 from limbeck.core.quiet import quiet
 from limbeck.runtime import Arrays
 
@@ -29,8 +31,9 @@ class Int8(Compressor):
         2017, arXiv:1712.05877.
     """
 
-    mode: Literal["dynamic", "static"] | None = None
-    """How the ranges of activations are known. Left out: static for models with convolutions, else dynamic."""
+    mode: Literal["dynamic", "static", "weight_only"] | None = None
+    """How the ranges of activations are known; with `weight_only` they stay floats, and weights share a scale in blocks
+    of 32. Left out: static for models with convolutions, `weight_only` for language models, else dynamic."""
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
     """How a static range is chosen: all values, the least divergence, or without outliers."""
     per_channel: bool = True
@@ -46,14 +49,17 @@ class Int8(Compressor):
         except ImportError as error:
             raise MissingExtra("8-bit integers", "onnx") from error
         model = read(source)
+        usual = "static" if has_convolutions(model) else "weight_only" if writes(model) else "dynamic"
+        mode = self.mode or usual
+        if mode == "weight_only":
+            return {"mode": mode, **blockwise(source, target, 8, _BLOCK, self.keep, only)}
         layers = layers_of(model)
-        left = kept(self.keep, list(layers))
+        left = named(self.keep, list(layers), "compress.keep")
         chosen = [only] if only is not None else [name for name in layers if name not in left]
         nodes = [node for name in chosen for node in layers[name].nodes]
         nodes += [f"{node}_MatMul" for node in nodes]  # what the quantizer calls the product within a Gemm
         if not nodes:
             raise ModelError("no layer of the student is left to compress", got=", ".join(left) or "no weights")
-        mode = self.mode or ("static" if has_convolutions(model) else "dynamic")
         with quiet("root", "onnxruntime.quantization"):
             if mode == "dynamic":
                 quantization.quantize_dynamic(
@@ -62,6 +68,7 @@ class Int8(Compressor):
                     per_channel=self.per_channel,
                     weight_type=quantization.QuantType.QInt8,
                     nodes_to_quantize=nodes,
+                    extra_options={"DefaultTensorType": _FLOAT},
                 )
             else:
                 quantization.quantize_static(
@@ -82,6 +89,10 @@ class Int8(Compressor):
         return {"mode": mode, "layers": len(chosen), "kept": sorted(left), "unchanged": unchanged}
 
 
+_BLOCK = 32
+"""Weights that share a scale with `weight_only`."""
+_FLOAT = 1
+"""ONNX's number of float32: what comes out of operators whose types ONNX does not know, those of language models."""
 _METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 

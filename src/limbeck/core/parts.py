@@ -42,7 +42,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "curriculum": ("limbeck.data.curriculum",),
     "metric": ("limbeck.evaluation.metrics",),
     "compressor": ("limbeck.compression",),
+    "optimization": ("limbeck.optimization",),
     "exporter": ("limbeck.exporters",),
+    "deployment": ("limbeck.serving.deploy",),
     "check": ("limbeck.doctor.before", "limbeck.doctor.after"),
 }
 """Where the parts of each kind are: packages with one part a file, or single modules."""

@@ -245,8 +245,8 @@ def _with_feedback(
     """The training rows and new ones behind them, and what became of those that a server has kept."""
     if classes is None:
         raise DataError("feedback is for classifiers: the rows have no classes", fix="leave data.feedback out")
-    known = {split: {_content(sample.inputs) for sample in rows} for split, rows in samples.items()}
-    added, counts = feedback_samples(path, task, classes, known, _content)
+    known = {split: {content_digest(sample.inputs) for sample in rows} for split, rows in samples.items()}
+    added, counts = feedback_samples(path, task, classes, known, content_digest)
     return Joined(samples["train"], added), counts
 
 
@@ -258,7 +258,7 @@ def _gone_through(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:
     for split in order:
         for sample in samples[split]:
             ids.add(sample.id)
-            key = _content(sample.inputs)
+            key = content_digest(sample.inputs)
             if split in others:
                 others[split].add(key)
                 continue
@@ -268,14 +268,14 @@ def _gone_through(samples: Mapping[str, Sequence[Sample]]) -> dict[str, int]:
     return counts
 
 
-def _content(value: Any) -> bytes:
+def content_digest(value: Any) -> bytes:
     """A digest that is equal for equal inputs: texts, lists and mappings of them, arrays, images."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(value, Mapping):
-        parts = [repr(key).encode() + _content(value[key]) for key in sorted(value, key=repr)]
+        parts = [repr(key).encode() + content_digest(value[key]) for key in sorted(value, key=repr)]
         kind = "mapping"
     elif isinstance(value, list | tuple):
-        parts, kind = [_content(each) for each in value], "list"
+        parts, kind = [content_digest(each) for each in value], "list"
     elif isinstance(value, bytes):
         parts, kind = [value], "bytes"
     elif hasattr(value, "tobytes"):  # arrays have a shape and a dtype, images a size and a mode
@@ -291,5 +291,5 @@ def _content(value: Any) -> bytes:
 
 def rows_seen(rows: Iterable[Sample], trained_on: Iterable[Sequence[Sample]]) -> int:
     """How many rows have the very inputs of a row that a model was trained on."""
-    known = {_content(sample.inputs) for samples in trained_on for sample in samples}
-    return sum(_content(sample.inputs) in known for sample in rows)
+    known = {content_digest(sample.inputs) for samples in trained_on for sample in samples}
+    return sum(content_digest(sample.inputs) in known for sample in rows)

@@ -9,7 +9,8 @@ order are fixed before any row is seen, and so must be whatever turns scores int
 rows, that the chosen threshold breaks the promise is at most 1 - level. Nothing is assumed but that the rows are drawn
 like those to come, and had no part in making the models.
 
-A share of rows is tested by the exact binomial tail, a mean cost by the tail of Hoeffding and Bentkus.
+A share of rows is tested by the exact binomial tail, a mean cost by the tail of Hoeffding and Bentkus. What a row
+costs may hang on the row; what it can cost at most must be known before.
 
 Shapes: N rows, M models from the smallest to the largest.
 
@@ -67,6 +68,43 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What asking the models takes, in money or milliseconds.
+
+    Attributes:
+        first: the first one, for any row: every row comes to it.
+        later: each further one, for each row, [M - 1, N].
+        most: what no row takes more than of each of them, [M - 1]; known without looking at what rows took.
+    """
+
+    first: float
+    later: Floats
+    most: Floats
+
+    def __post_init__(self) -> None:
+        fits = self.later.ndim == 2 and self.most.shape == self.later.shape[:1]
+        if not fits or self.most.sum() <= 0 or not ((self.later >= 0) & (self.later <= self.most[:, None])).all():
+            what = "what asking a model takes is known of each, is not below zero, and of one of them above it"
+            raise RecipeError(what, got=f"{self.first:g}, then {', '.join(f'{each:g}' for each in self.most.flat)}")
+
+    @property
+    def means(self) -> list[float]:
+        """Of each model for a row, on average over all rows, [M]."""
+        return [self.first, *self.later.mean(1).tolist()]
+
+    @property
+    def are_equal(self) -> bool:
+        """Whether every row takes as much of a model as any other."""
+        return bool((self.later == self.most[:, None]).all())
+
+
+def constant(costs: Sequence[float], n: int) -> Costs:
+    """The same of a model for each of n rows; `costs` is [M]."""
+    most = np.asarray(costs[1:], dtype=float)
+    return Costs(float(costs[0]), np.repeat(most[:, None], n, axis=1), most)
+
+
+@dataclass(frozen=True)
 class Point:
     """The cascade at a threshold, on the rows that it is fitted on.
 
@@ -76,6 +114,7 @@ class Point:
         teacher_share: share of rows that come to the last model.
         excess_errors: share of rows that the cascade has wrong and the last model right.
         asked: share of rows that come to each model, [M].
+        expense: mean cost of a row: every model that it comes to is paid; None where costs are not known.
     """
 
     threshold: float
@@ -83,6 +122,7 @@ class Point:
     teacher_share: float
     excess_errors: float
     asked: tuple[float, ...]
+    expense: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,17 +166,22 @@ class Fitted:
     curve: tuple[Point, ...]
 
 
-def curve_of(rows: Rows) -> list[Point]:
+def curve_of(rows: Rows, costs: Costs | None = None) -> list[Point]:
     """The cascade at every threshold, from the highest."""
-    return [_at(rows, threshold) for threshold in THRESHOLDS]
+    return [_at(rows, threshold, costs) for threshold in THRESHOLDS]
 
 
-def _at(rows: Rows, threshold: float) -> Point:
+def _at(rows: Rows, threshold: float, costs: Costs | None) -> Point:
     models, n = rows.right.shape
     by = answered_by(rows.confidence, threshold)
     right = rows.right[by, np.arange(n)]
     asked = tuple(float((by >= m).mean()) for m in range(models))
-    return Point(threshold, float(right.mean()), asked[-1], float((~right & rows.right[-1]).mean()), asked)
+    excess = float((~right & rows.right[-1]).mean())
+    expense = None
+    if costs is not None:
+        comes_to = by[None] > np.arange(models - 1)[:, None]
+        expense = costs.first + float((costs.later * comes_to).sum(0).mean())
+    return Point(threshold, float(right.mean()), asked[-1], excess, asked, expense)
 
 
 def answered_by(confidence: Floats, threshold: float) -> NDArray[np.int64]:
@@ -151,7 +196,13 @@ def answered_by(confidence: Floats, threshold: float) -> NDArray[np.int64]:
 
 
 def fit(
-    rows: Rows, promise: Promise, target: float, *, level: float = 0.95, costs: Sequence[float] | None = None
+    rows: Rows,
+    promise: Promise,
+    target: float,
+    *,
+    level: float = 0.95,
+    costs: Costs | None = None,
+    beside: float = 0.0,
 ) -> Fitted:
     """The threshold that keeps a promise.
 
@@ -163,7 +214,8 @@ def fit(
         promise: what is kept.
         target: accuracy of at least this, or of all else at most this.
         level: the chance with which the promise is kept.
-        costs: of asking each model for a row, [M], in whatever `cost` or `latency` is counted in.
+        costs: of asking, in whatever `cost` or `latency` is counted in.
+        beside: how much of `1 - level` is spent already: the chance that the costs are above what is given.
 
     Raises:
         BudgetError: no threshold keeps it, on so many rows.
@@ -175,32 +227,31 @@ def fit(
         raise RecipeError(
             "nothing can be promised like this", got=f"target {target:g}, level {level:g}", allowed=allowed
         )
-    if dear and (costs is None or len(costs) != len(rows.right) or sum(costs[1:]) <= 0):
-        raise RecipeError(f"{promise} can be promised where it is known of every model", got=costs)
-    curve, n = curve_of(rows), rows.right.shape[1]
-    spread = sum(costs[1:]) if dear and costs else 1.0
-    limit = (target - costs[0]) / spread if dear and costs else 1 - target if promise == "accuracy" else target
+    n = rows.right.shape[1]
+    if dear and (costs is None or costs.later.shape != (len(rows.right) - 1, n)):
+        raise RecipeError(f"{promise} can be promised where it is known of every model and row")
+    curve = curve_of(rows, costs)
+    limit = 1 - target if promise == "accuracy" else target
+    if dear and costs is not None:
+        limit = (target - costs.first) / float(costs.most.sum())
+    shares = not dear or (costs is not None and costs.are_equal and len(rows.right) == 2)
     chosen: Point | None = None
     # Expense falls as the threshold falls, so that walk begins at the other end.
     for point in curve if promise in ("accuracy", "excess_errors") else curve[::-1]:
-        if _chance(_loss(point, promise, costs), limit, n, shares=not dear or len(rows.right) == 2) > 1 - level:
+        if _chance(_loss(point, promise, costs), limit, n, shares=shares) > 1 - level - beside:
             break
         chosen = point
     if chosen is None:
-        raise _cannot(curve, promise, target, Tested(level, limit, n), costs)
+        raise _cannot(curve, promise, target, level, Tested(level + beside, limit, n))
     return Fitted(chosen, promise, target, level, n, tuple(curve))
 
 
-def expense(point: Point, costs: Sequence[float]) -> float:
-    """The mean cost of a row: every model that it comes to is paid."""
-    return sum(cost * share for cost, share in zip(costs, point.asked, strict=True))
-
-
-def _loss(point: Point, promise: Promise, costs: Sequence[float] | None) -> float:
+def _loss(point: Point, promise: Promise, costs: Costs | None) -> float:
     """What must stay small: the mean of a loss that is between 0 and 1 in every row."""
     if promise in ("cost", "latency"):
         assert costs is not None
-        return (expense(point, costs) - costs[0]) / sum(costs[1:])
+        assert point.expense is not None
+        return (point.expense - costs.first) / float(costs.most.sum())
     return 1 - point.accuracy if promise == "accuracy" else float(getattr(point, promise))
 
 
@@ -228,16 +279,14 @@ def _chance(mean: float, limit: float, n: int, *, shares: bool) -> float:
     return min(1.0, exp(-n * apart), bentkus)
 
 
-def _cannot(
-    curve: Sequence[Point], promise: Promise, target: float, tested: Tested, costs: Sequence[float] | None
-) -> BudgetError:
+def _cannot(curve: Sequence[Point], promise: Promise, target: float, level: float, tested: Tested) -> BudgetError:
     fix = "promise less, or give more validation rows"
     if promise in ("cost", "latency") and tested.limit <= 0:
-        got = f"the first model alone takes {expense(curve[-1], costs or ()):g}"
+        got = f"the first model alone takes {curve[-1].expense:g}"
     elif tested.n < tested.least:
         got = f"it could be told with {tested.least} rows at the earliest"
     else:
         got = f"the last model alone has {curve[0].accuracy:.4f}, and is where the search begins"
         fix += ", or take a better last model"
-    what = f"no threshold promises {promise} {target:g} with {tested.level:.0%} on {tested.n} rows"
+    what = f"no threshold promises {promise} {target:g} with {level:.0%} on {tested.n} rows"
     return BudgetError(what, got=got, fix=fix)

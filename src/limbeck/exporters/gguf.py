@@ -77,4 +77,4 @@ class Gguf(Exporter):
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, struct.error) as error:
             what = "transformers cannot read the GGUF file back, so that it cannot be compared"
             raise ModelError(what, got=first_line(error)) from error
-        return ServedStudent(card, codec, TorchRunner(model, signature(example(codec)), device="cpu"))
+        return ServedStudent(card, codec, TorchRunner(model, signature(example(codec)), threads=1, device="cpu"))

@@ -46,7 +46,7 @@ class Litert(Exporter):
         from ai_edge_litert.interpreter import Interpreter
 
         path, codec = file_inside(folder, card.file, "the card"), codec_of(folder, card)
-        run = Interpreter(model_path=str(path)).get_signature_runner()
+        run = Interpreter(model_path=str(path), num_threads=1).get_signature_runner()
         # args_0, args_1: their order is the model's; the converter narrows ids to int32.
         types = {name: told["dtype"] for name, told in sorted(run.get_input_details().items())}
 

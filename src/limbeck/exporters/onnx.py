@@ -16,9 +16,11 @@ from limbeck.core.errors import ModelError
 from limbeck.core.parts import part
 from limbeck.exporters._base import Exporter, Tool, copy_beside
 from limbeck.exporters._graph import operators, optimised, save, without_traces
-from limbeck.exporters._traced import first_line, hushed, traceable
+from limbeck.exporters._traced import Traceable, first_line, hushed, traceable
+from limbeck.runtime._checks import file_inside
 from limbeck.runtime.card import Card
 from limbeck.runtime.example import free_axes
+from limbeck.runtime.onnx_runner import check_weights_inside
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +50,9 @@ class Onnx(Exporter):
         copy_beside(student, folder, card)
         path = folder / FILE
         if card.format == "onnx":
-            model, precision = onnx.load(student / str(card.file)), card.precision
+            graph = file_inside(student, card.file, "the card")
+            check_weights_inside(graph)
+            model, precision = onnx.load(graph), card.precision
         else:
             model, precision = graph_of(student, card, self.opset), "fp32"
         without_traces(model)
@@ -71,7 +75,15 @@ def graph_of(student: Path, card: Card, opset: int) -> onnx.ModelProto:
     Raises:
         ModelError: torch cannot export the model.
     """
-    given = traceable(student, card)
+    return graph_from(traceable(student, card), opset)
+
+
+def graph_from(given: Traceable, opset: int) -> onnx.ModelProto:
+    """The same of a student that is loaded.
+
+    Raises:
+        ModelError: torch cannot export the model.
+    """
     free = tuple(free_axes(name, x.ndim) for name, x in given.inputs.items())
     try:
         with hushed():

@@ -50,7 +50,7 @@ class OnnxruntimeGenai(Exporter):
         return replace(card, format="onnxruntime-genai", precision=self.precision, file=FILE, facts=told)
 
     def load(self, folder: Path, card: Card) -> ServedStudent:
-        return ServedStudent(card, codec_of(folder, card), GenaiRunner(folder, card))
+        return ServedStudent(card, codec_of(folder, card), GenaiRunner(folder, card, threads=1))
 
 
 def _ends(student: Path) -> list[int]:

@@ -14,7 +14,9 @@ from limbeck.core.parts import part
 from limbeck.exporters._base import Exporter, Tool, copy_beside
 from limbeck.exporters._graph import save, without_traces
 from limbeck.exporters.onnx import TOOLS, graph_of
+from limbeck.runtime._checks import file_inside
 from limbeck.runtime.card import Card
+from limbeck.runtime.onnx_runner import check_weights_inside
 
 FILE = "model.xml"
 
@@ -37,15 +39,19 @@ class Openvino(Exporter):
 
         copy_beside(student, folder, card)
         with tempfile.TemporaryDirectory() as scratch:
-            graph = student / str(card.file)
             if card.format == "pytorch":
                 model, graph = graph_of(student, card, self.opset), Path(scratch) / "model.onnx"
                 without_traces(model)
                 save(model, graph)
+            else:
+                graph = file_inside(student, card.file, "the card")
+                check_weights_inside(graph)
             try:
                 read = openvino.Core().read_model(str(graph))
                 openvino.save_model(read, str(folder / FILE), compress_to_fp16=self.precision == "fp16")
             except RuntimeError as error:
                 raise ModelError("OpenVINO cannot read the graph", got=str(error).strip().splitlines()[-1]) from error
-        precision = self.precision if self.precision == "fp16" else card.precision if card.format == "onnx" else "fp32"
-        return replace(card, format="openvino", precision=precision, file=FILE, facts={"opset": self.opset})
+        before = card if card.format == "onnx" else replace(card, precision="fp32", facts={"opset": self.opset})
+        precision = self.precision if self.precision == "fp16" else before.precision
+        facts = {name: value for name, value in before.facts.items() if name == "opset"}
+        return replace(card, format="openvino", precision=precision, file=FILE, facts=facts)

@@ -90,6 +90,7 @@ class _Engine(Runner):
     """An engine on this machine's GPU, fed by torch's memory."""
 
     engine = "tensorrt"
+    device = "cuda"
 
     def __init__(self, path: Path, codec: Codec):
         import tensorrt

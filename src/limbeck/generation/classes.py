@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from limbeck.core.recipe.endpoint import Endpoint as Section
 from limbeck.generation.types import Completion, Failure, Outcome, Request, Sampling
@@ -13,7 +13,14 @@ UNREADABLE = "no_class"
 
 
 def class_request(
-    id: str, texts: Mapping[str, str], labels: Sequence[str], section: Section, prompt: str, max_tokens: int
+    id: str,
+    texts: Mapping[str, str],
+    labels: Sequence[str],
+    section: Section,
+    prompt: str,
+    max_tokens: int,
+    *,
+    roles: Iterable[str],
 ) -> Request:
     """The request for a row's class.
 
@@ -24,9 +31,10 @@ def class_request(
         section: the endpoint.
         prompt: with `{labels}` and `{text}` in their places.
         max_tokens: longest answer.
+        roles: of the task, in whose order a row's texts stand, whatever the order in which a caller sends them.
     """
     # Both at once: what looks like a place in a user's text is text.
-    places = {"{labels}": "\n".join(labels), "{text}": "\n".join(texts.values())}
+    places = {"{labels}": "\n".join(labels), "{text}": "\n".join(texts[role] for role in roles if role in texts)}
     said = re.sub(r"\{labels\}|\{text\}", lambda found: places[found[0]], prompt)
     sampling = Sampling(temperature=0.0, max_tokens=max_tokens, extra=dict(section.extra))
     address = section.known_as or section.base_url

@@ -152,13 +152,19 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 class _Run:
-    """One `answer`: what its calls share."""
+    """One `answer`: what its calls share.
 
-    def __init__(self, endpoint: Endpoint, account: Account):
+    Args:
+        endpoint: that is asked.
+        account: pays.
+        settled: told when a call has ended; left out: of these calls alone.
+    """
+
+    def __init__(self, endpoint: Endpoint, account: Account, settled: asyncio.Condition | None = None):
         self.endpoint, self.account = endpoint, account
         self.limiter = Limiter(endpoint.concurrency)
         self.draw = random.Random()  # waits, not results: runs are not to wait in step
-        self.settled = asyncio.Condition()
+        self.settled = settled or asyncio.Condition()
         self.error: LimbeckError | None = None
         self.unanswered = 0
 

@@ -14,13 +14,14 @@ committed outlives a kill and a power cut. One thread writes; what waits for it 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -122,13 +123,15 @@ class Ledger:
 
     Args:
         path: the file, made if there is none; None: in memory, for a run that keeps nothing.
+        private: of what people send to a server: for its user's eyes alone, and without what an endpoint said of a
+            failure, or thought, where it may say their texts again.
 
     Raises:
         ArtifactError: another process has it open, or it cannot be read.
     """
 
-    def __init__(self, path: Path | None = None):
-        self.path = path
+    def __init__(self, path: Path | None = None, *, private: bool = False):
+        self.path, self.private = path, private
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0) if path else None
         if path and self._lock:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,9 @@ class Ledger:
                 self._lock.acquire()
             except Timeout:
                 raise ArtifactError(f"{path} is in use by another process", fix="wait for it") from None
+            if private:  # before anything is in it; what SQLite puts beside it takes its mode
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                path.chmod(0o600)
         self._jobs: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
         self._jobs = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -187,6 +193,11 @@ class Ledger:
             scope: what the money is counted for.
             again: the request is about to be asked once more, so that no failure is for good yet.
         """
+        if self.private:
+            if isinstance(outcome, Completion):
+                outcome = replace(outcome, reasoning_content=None)
+            else:
+                outcome = Failure(outcome.reason)
         failed_for_good = isinstance(outcome, Failure) and outcome.reason in PERMANENT and not again
         values: dict[str, Any] = {
             "key": key,

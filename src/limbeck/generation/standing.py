@@ -1,4 +1,4 @@
-"""An endpoint that is asked one request at a time, for as long as a server lives."""
+"""Endpoints that are asked one request at a time, for as long as a server lives."""
 
 from __future__ import annotations
 
@@ -23,38 +23,57 @@ _REFUSED_FOR = 30.0
 """Seconds for which an endpoint that refuses the key, or wants money, is not asked again."""
 
 
+class Till:
+    """What the endpoints of a server share: one ledger, one budget, and the thread that asks them.
+
+    Args:
+        path: the ledger's file, which holds no texts but answers; None: in memory.
+        budget: what may be spent on all of them together, over all processes that had this file.
+
+    Raises:
+        ArtifactError: another process has the ledger open.
+    """
+
+    def __init__(self, path: Path | None = None, budget: Budget | None = None):
+        self._ledger = Ledger(path, private=True)
+        self.account = Account(self._ledger, budget, scope="serve")
+        self.settled = asyncio.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True)
+        self._thread.start()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin work in the thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self) -> None:
+        """Let the ledger go; who asks has been closed before."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._ledger.close()
+
+
 class Standing:
-    """Asks an endpoint in a thread of its own. Every answer is in the ledger, and no budget is exceeded.
+    """Asks an endpoint. Every answer is in the till's ledger, and no budget is exceeded.
 
     Args:
         endpoint: that is asked.
-        path: the ledger's file; None: in memory.
-        budget: what may be spent, over all processes that had this file.
+        till: pays.
         max_waiting: requests under way at a time; beyond, they fail as `overloaded`.
 
     Raises:
         RecipeError: the environment variable of the key is not set.
-        ArtifactError: another process has the ledger open.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, path: Path | None = None, budget: Budget | None = None, *, max_waiting: int = 64
-    ):
+    def __init__(self, endpoint: Endpoint, till: Till, *, max_waiting: int = 64):
         endpoint.secret()  # a key that is missing is told now
-        self.endpoint, self._most = endpoint, max_waiting
-        self._ledger = Ledger(path)
-        self.account = Account(self._ledger, budget, endpoint.price, "serve")
+        self.endpoint, self.till, self._most = endpoint, till, max_waiting
         self._asked: dict[str, Future[Outcome]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
         self._refused_until = 0.0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
-        self._thread.start()
-        try:
-            self._run = self._do(self._open()).result()
-        except BaseException:
-            self._end()
-            raise
+        self._run = till.do(self._open()).result()
 
     def ask(self, request: Request) -> Future[Outcome]:
         """The outcome, as soon as it is known. Who gives up waiting does not end the call: it may be paid for already.
@@ -70,43 +89,41 @@ class Standing:
                 full: Future[Outcome] = Future()
                 full.set_result(Failure("overloaded", f"{self._most} requests are under way"))
                 return full
-            asked = self._asked[key] = self._do(self._ask(request))
+            asked = self._asked[key] = self.till.do(self._answer(request))
         asked.add_done_callback(lambda _: self._left(key))
         return asked
 
     def close(self) -> None:
-        """Give up what is under way, and let the ledger go."""
-        self._do(self._close()).result()
-        self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._ledger.close()
+        """Give up what is under way."""
+        self.till.do(self._close()).result()
 
     def _left(self, key: str) -> None:
         with self._lock:
             del self._asked[key]
 
-    def _do(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
     async def _open(self) -> _Run:
-        run = _Run(self.endpoint, self.account)
+        run = _Run(self.endpoint, self.till.account, self.till.settled)
         self._client = await self.endpoint.client().__aenter__()
         run.caller = Caller(self._client, self.endpoint.timeout, self.endpoint.secret())
         return run
 
     async def _close(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
 
+    async def _answer(self, request: Request) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await self._ask(request)
+        finally:
+            self._tasks.discard(task)
+
     async def _ask(self, request: Request) -> Outcome:
-        entry = self.account.open(request)
+        entry = self.till.account.open(request)
         try:
             if entry is not None and entry.is_final and entry.outcome is not None:
                 return entry.outcome
@@ -121,4 +138,4 @@ class Standing:
         except LimbeckError as error:  # the ledger cannot be written: nothing is asked without it
             return Failure("ledger", error.what)
         finally:
-            self.account.close(request)
+            self.till.account.close(request)

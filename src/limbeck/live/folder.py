@@ -23,7 +23,7 @@ from limbeck.core.errors import ArtifactError
 from limbeck.live.logs import Tail, Thinned
 from limbeck.report.facts import finite, section
 
-CHAIN = ("prepare", "generate", "cache", "train", "baseline", "compress", "evaluate", "cascade", "report")
+CHAIN = ("prepare", "generate", "cache", "train", "baseline", "compress", "evaluate", "cascade", "optimize", "report")
 RECENT = 50
 """Steps that speed and time left go by."""
 ANSWERED = 200
@@ -315,6 +315,7 @@ def expected(recipe: Row) -> list[str]:
         "baseline": bool(recipe.get("baseline")),
         "compress": recipe.get("compress") is not None,
         "cascade": recipe.get("cascade") is not None,
+        "optimize": recipe.get("optimize") is not None,
     }
     return [name for name in CHAIN if asked.get(name, True)]
 

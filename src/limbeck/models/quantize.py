@@ -20,23 +20,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.errors import MissingExtra, ModelError, RecipeError, nearest
-from limbeck.core.recipe.smaller import Quantize
+from limbeck.core.errors import MissingExtra, ModelError, RecipeError
+from limbeck.core.patterns import named
+from limbeck.core.recipe.smaller import GROUP, Quantize
 
 try:
     from torchao.quantization import PerAxis, quantize_
     from torchao.quantization.qat import IntxFakeQuantizeConfig, IntxFakeQuantizer, QATConfig
 except ImportError as error:
     raise MissingExtra("quantization-aware training", "qat") from error
-
-GROUP = 32
-"""Weights of an int4 group: what ONNX Runtime and GGUF take of themselves."""
 
 
 class Grid(IntxFakeQuantizer):
@@ -130,27 +127,47 @@ def quantizable(model: nn.Module, plan: Quantize) -> dict[str, nn.Module]:
     """The layers that a plan rounds, by name.
 
     Raises:
-        RecipeError: `keep` names none, or the groups do not divide a layer's rows.
-        ModelError: there are none.
+        RecipeError: `keep` names none, the groups do not divide a layer's rows, or one scale for a layer would be lost.
+        ModelError: there are none, or weights of a layer that is not known would be left out.
     """
     kinds: tuple[type, ...] = (nn.Linear, nn.Embedding, *_CONVS) if plan.weights == "int8" else (nn.Linear,)
     modules = dict(model.named_modules())
     found = {name: module for name, module in modules.items() if type(module) in kinds}
     tied = {id(module.weight) for module in found.values() if type(module) is nn.Linear}
     found |= {n: m for n, m in modules.items() if type(m) is nn.Embedding and id(m.weight) in tied}
-    for pattern in plan.keep:
-        named = {n for n in found if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
-        if not named:
-            guess = nearest(pattern, found)
-            raise RecipeError(
-                f"`quantize.keep` names no layer that is rounded: {pattern}",
-                allowed=", ".join(list(found)[:8]),
-                fix=f"did you mean '{guess}'?" if guess else None,
-            )
-        weights = {id(found[name].weight) for name in named}  # a table and the head that is tied to it
-        found = {name: module for name, module in found.items() if id(module.weight) not in weights}
+    others = {name: modules[name] for name in _weighted(model) if name not in found and not _stays(modules[name], plan)}
+    left = named(plan.keep, [*found, *others], "quantize.keep")
+    weights = {id(found[name].weight) for name in left & found.keys()}  # a table and the head that is tied to it
+    found = {name: module for name, module in found.items() if id(module.weight) not in weights}
+    if unknown := [name for name in others if name not in left]:
+        raise ModelError(
+            f"{type(model).__name__} has layers that this does not know how to round to {plan.weights}",
+            got=", ".join(f"{name} ({type(modules[name]).__name__})" for name in unknown[:4]),
+            allowed=", ".join(kind.__name__ for kind in kinds) + ", and no classes derived from them",
+            fix=f"quantize.keep=['{unknown[0]}'{', ...' if len(unknown) > 1 else ''}] leaves them as they are",
+        )
     if not found:
         raise ModelError(f"no layer of {type(model).__name__} can be rounded to {plan.weights}")
+    _refuse_sizes(model, found, plan)
+    return found
+
+
+def _weighted(model: nn.Module) -> list[str]:
+    """Modules with a weight of their own that is a matrix or more; what begins with a 1 is added to each row alike."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if any(p.ndim > 1 and len(p) > 1 for p in module.parameters(recurse=False))
+    ]
+
+
+def _stays(module: nn.Module, plan: Quantize) -> bool:
+    """Whether a plan leaves such layers as they are: with four bits, all but products."""
+    return plan.weights == "int4" and isinstance(module, nn.Embedding | nn.modules.conv._ConvNd)
+
+
+def _refuse_sizes(model: nn.Module, found: Mapping[str, Any], plan: Quantize) -> None:
+    """Refuse what has no scale that a quantizer finds again."""
     group = _group(plan)
     for name, module in found.items():
         row = module.weight[0].numel()
@@ -160,7 +177,14 @@ def quantizable(model: nn.Module, plan: Quantize) -> dict[str, nn.Module]:
                 got=f"{group}; {name} has rows of {row}",
                 fix=f"another group_size, or quantize.keep=['{name}']",
             )
-    return found
+    norms = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    convs = [name for name, module in found.items() if type(module) in _CONVS]
+    if group == "tensor" and norms and convs:
+        raise RecipeError(
+            "a norm becomes a factor for each channel of the convolution before it, so that one scale for all is lost",
+            got=f"quantize.per_channel=false, {convs[0]}, {norms[0]}",
+            fix="quantize.per_channel=true",
+        )
 
 
 def prepare(model: nn.Module, plan: Quantize) -> None:

@@ -16,6 +16,7 @@ from limbeck.core.recipe.training import asking
 from limbeck.data.difficulty import PASS_RATE
 from limbeck.exporters import Exporter
 from limbeck.exporters.onnx import Onnx
+from limbeck.exporters.onnxruntime_genai import OnnxruntimeGenai
 from limbeck.models.compact.convert import DECODERS, check_changes
 from limbeck.models.load import load_config, new_config, new_model
 from limbeck.models.shrink.heads import check_ahead as check_heads_ahead
@@ -85,14 +86,19 @@ def check_evaluate(recipe: Recipe) -> None:
 
 def _check_shipping(recipe: Recipe) -> None:
     """What becomes of the student fits its task, and the tools for it are installed."""
-    card = Card(task=dump_recipe(recipe)["task"])
+    card, writes = Card(task=dump_recipe(recipe)["task"]), isinstance(recipe.task, CausalLM)
     if recipe.compress is not None:
-        if isinstance(recipe.task, CausalLM):
-            what = f"`compress: {recipe.compress.type()}` is for classifiers"
-            fix = "for language models: export: [{type: onnxruntime_genai, precision: int4}]"
-            raise RecipeError(what, got=recipe.task.type(), fix=fix)
-        Onnx().check(card)  # it is a graph that is compressed
-        card = replace(card, format="onnx")
+        if writes and getattr(recipe.compress, "mode", None) == "static":
+            what = "ranges are not known before what a language model writes"
+            raise RecipeError(what, got="compress.mode: static", allowed="weight_only, dynamic")
+        graph = OnnxruntimeGenai() if writes else Onnx()  # it is a graph that is compressed
+        graph.check(card)
+        card = replace(card, format="onnxruntime-genai" if writes else "onnx")
+    if recipe.optimize is not None and not writes:
+        Onnx().check(card)  # it is a graph that is optimised
+    elif recipe.optimize is not None and recipe.compress is not None:
+        what = "a compressed language model runs in an engine of its own, which `optimize` does not know"
+        raise RecipeError(what, fix="leave out `compress`, or `optimize`")
     for each in recipe.export:
         cast(Exporter, each).check(card)
 

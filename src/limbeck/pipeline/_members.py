@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from limbeck.core.artifacts import Artifact
 from limbeck.core.errors import BudgetError, RecipeError
 from limbeck.core.parts import config_of
-from limbeck.core.recipe import Recipe, Teacher
+from limbeck.core.recipe import Model, Recipe, Teacher
 from limbeck.core.recipe.cascade import Cascade, Rung
 from limbeck.core.types import Sample
 from limbeck.evaluation.predictions import Predictions, read
@@ -26,13 +26,11 @@ from limbeck.generation.classes import UNREADABLE, class_request, read_class
 from limbeck.generation.endpoint import behind
 from limbeck.generation.engine import generate
 from limbeck.generation.ledger import Ledger
-from limbeck.generation.types import PERMANENT, Completion
-from limbeck.models.load import folder_digest
+from limbeck.generation.types import PERMANENT, Completion, Outcome
+from limbeck.models.load import folder_digest, origin
 from limbeck.pipeline._job import RunJob
-from limbeck.runtime.card import CARD, Card, read_card
-from limbeck.runtime.cascade import Member
+from limbeck.runtime.cascade import Member, member_card, place_of, student_of
 from limbeck.runtime.guess import student_folder
-from limbeck.runtime.student import ServedStudent, codec_of, runner_of
 from limbeck.tasks import Task
 
 Bools = NDArray[np.bool_]
@@ -50,14 +48,16 @@ class Said:
         logs: log probabilities, [N, C]; None for an endpoint.
         missed: rows to which there is no answer, [N]; None: to none.
         reasons: why, with counts.
-        cost: what a row cost on average, of an endpoint.
+        cost: of an endpoint, what each row costs by its price, [N].
+        most: of an endpoint, what the dearest of these rows could cost: every byte a token, and the longest answer.
     """
 
     right: Bools
     logs: Floats | None = None
     missed: Bools | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
-    cost: float | None = None
+    cost: Floats | None = None
+    most: float | None = None
 
 
 def check_cascade(recipe: Recipe) -> None:
@@ -71,6 +71,8 @@ def check_cascade(recipe: Recipe) -> None:
         return
     if "label" not in task.roles:
         raise RecipeError("`cascade` is for classifiers", got=task.type(), fix="leave it out")
+    for rung in section.to:
+        _check_known(section, rung, teacher)
     if all(rung.model != "teacher" for rung in section.to):
         return
     if teacher is None or teacher.is_moving:
@@ -79,36 +81,76 @@ def check_cascade(recipe: Recipe) -> None:
     if teacher.also:
         what = "a cascade asks one model at a time, but several teach here"
         raise RecipeError(what, got=f"{1 + len(teacher.also)} teachers", fix="name one by its folder: cascade.to")
-    named = teacher.endpoint is None and teacher.finetune is None
-    if named and (teacher.revision is not None or isinstance(teacher.tokenizer, str)):
-        what = "a teacher with a `revision` or a `tokenizer` of its own cannot be served as it is named"
+    if teacher.endpoint is None and teacher.finetune is None and isinstance(teacher.tokenizer, str):
+        what = "a teacher with a `tokenizer` of its own cannot be served as it is named"
         raise RecipeError(what, got=teacher.model, fix="save both in one folder, and name that")
+
+
+def _check_known(section: Cascade, rung: Rung, teacher: Teacher | None) -> None:
+    """What is promised must be known of a model: a cost that nobody has told is not nothing."""
+    promise, _ = section.promise.given
+    if promise not in ("cost", "latency") or getattr(rung, promise) is not None:
+        return
+    endpoint = rung.endpoint or (teacher.endpoint if teacher is not None and rung.model == "teacher" else None)
+    here = promise == "latency" and endpoint is None and rung.model == "teacher"  # `evaluate` measures it
+    priced = promise == "cost" and endpoint is not None and endpoint.price.input + endpoint.price.output > 0
+    if not here and not priced:
+        fix = f"give its `{promise}` in `cascade.to`" + (", or its `price`" if promise == "cost" and endpoint else "")
+        raise RecipeError(f"the {promise} of `{rung.title}` is not known", got="none", fix=fix)
 
 
 def members(job: RunJob, section: Cascade, made: Mapping[str, Artifact]) -> list[Member]:
     """The student and what stands behind it.
 
     Raises:
-        ModelError: there is nothing in a folder.
+        ModelError: there is nothing in a folder, or a model's classes are not the data's, in their order.
+        RecipeError: a folder cannot be loaded in that way.
     """
     own = "compress" if "compress" in made else "train"
-    found = [_local(job.output, "student", f"{own}/student")]
+    found = [_member("student", f"{own}/student", job.output / own / "student", Model(model="student"))]
     for rung in section.to:
         if rung.model == "teacher":
             found.append(_teacher(job, rung, made))
         elif rung.endpoint is not None:
             found.append(_behind(rung))
         else:
-            given = Path(str(rung.model))
-            folder = str(student_folder(given).resolve()) if given.is_dir() else str(rung.model)
-            found.append(_local(job.output, rung.title, folder))
+            found.append(_named(rung))
+    for member in found:
+        if member.asked is None:
+            card = member_card(place_of(job.output, member), member, config_of(job.task), job.label_names or ())
+            if card.format != "pytorch" and member.dtype != "auto":
+                what = f"the weights of `{member.name}` are {card.format}, and keep their type"
+                raise RecipeError(what, got=f"dtype: {member.dtype}", fix="leave it out")
     return found
 
 
-def _local(run: Path, name: str, folder: str) -> Member:
-    place = run / folder
-    weights = folder_digest(place) if place.is_dir() else None
-    return Member(name=name, folder=folder, weights=weights)
+def _named(rung: Rung) -> Member:
+    """A rung that the recipe names by a folder or on the hub."""
+    given = Path(str(rung.model))
+    if given.is_dir() and rung.revision is not None:
+        raise RecipeError("a folder has no revisions", got=f"{given}, revision: {rung.revision}", fix="leave it out")
+    model = str(student_folder(given)) if given.is_dir() else str(rung.model)
+    code = rung.trust_remote_code
+    return _elsewhere(rung.title, Model(model=model, revision=rung.revision, dtype=rung.dtype, trust_remote_code=code))
+
+
+def _member(name: str, folder: str, place: Path, spec: Model) -> Member:
+    """A model with weights, to be loaded as `spec` says; of a hub name the commit is written down."""
+    here = place.is_dir()
+    return Member(
+        name=name,
+        folder=folder,
+        weights=folder_digest(place) if here else None,
+        revision=None if here else origin(spec).revision,
+        dtype=spec.dtype,
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+def _elsewhere(name: str, spec: Model) -> Member:
+    """A model in a folder that is not the run's, or on the hub."""
+    place = Path(str(spec.model))
+    return _member(name, str(place.resolve()) if place.is_dir() else str(spec.model), place, spec)
 
 
 def _behind(rung: Rung) -> Member:
@@ -120,9 +162,8 @@ def _teacher(job: RunJob, rung: Rung, made: Mapping[str, Artifact]) -> Member:
     if teacher.endpoint is not None:
         return _behind(rung.model_copy(update={"model": None, "endpoint": teacher.endpoint, "name": rung.title}))
     if "teacher/config.json" in made["prepare"].manifest["files"]:
-        return _local(job.output, rung.title, "prepare/teacher")
-    given = Path(str(teacher.model))
-    return _local(job.output, rung.title, str(given.resolve()) if given.is_dir() else str(teacher.model))
+        return _member(rung.title, "prepare/teacher", made["prepare"].path / "teacher", teacher)
+    return _elsewhere(rung.title, teacher)
 
 
 def said(
@@ -170,14 +211,9 @@ def _recorded(table: Predictions, samples: Sequence[Sample]) -> Said:
 
 
 def _predicted(job: RunJob, member: Member, samples: Sequence[Sample]) -> Said:
-    place = job.output / str(member.folder)
-    place = place if place.is_dir() else Path(str(member.folder))
-    card = read_card(place) if (place / CARD).is_file() else Card(task=config_of(job.task), labels=job.label_names)
-    if card.labels != job.label_names:
-        what = f"`{member.name}` knows other classes than the data, or has them in another order"
-        raise RecipeError(what, got=", ".join((card.labels or ())[:6]), allowed=", ".join((job.label_names or ())[:6]))
-    codec = codec_of(place, card)
-    student = ServedStudent(card, codec, runner_of(place, card, codec))
+    place = place_of(job.output, member)
+    card = member_card(place, member, config_of(job.task), job.label_names or ())
+    student = student_of(place, member, card)
     answers = student.predict(samples, job.recipe.training.per_device_eval_batch_size)
     right = np.array([answer.label == sample.target for answer, sample in zip(answers, samples, strict=True)])
     logs = _logs(np.stack([answer.probabilities for answer in answers]).astype(float))
@@ -196,9 +232,8 @@ def _asked(job: RunJob, section: Cascade, rung: Rung, samples: Sequence[Sample])
             raise RecipeError(
                 "an endpoint is asked about texts", got=", ".join(sample.inputs), fix="cascade.to=[FOLDER]"
             )
-    requests = [
-        class_request(each.id, each.inputs, labels, rung.endpoint, rung.prompt, rung.max_tokens) for each in samples
-    ]
+    how, roles = (labels, rung.endpoint, rung.prompt, rung.max_tokens), job.task.roles
+    requests = [class_request(each.id, each.inputs, *how, roles=roles) for each in samples]
     budget = Budget(section.budget.tokens, section.budget.cost)
     with Ledger(job.ledger) as ledger:
         outcomes = generate(behind(rung.endpoint), requests, ledger, budget=budget, scope="cascade", title=rung.title)
@@ -213,5 +248,13 @@ def _asked(job: RunJob, section: Cascade, rung: Rung, samples: Sequence[Sample])
             fix="raise cascade.budget, or run again later: answers that were paid for are kept",
         )
     price = Price(rung.endpoint.price.input, rung.endpoint.price.output)
-    paid = [price.of(o.prompt_tokens, o.completion_tokens).cost for o in outcomes.values() if isinstance(o, Completion)]
-    return Said(right, None, missed, dict(reasons), float(np.mean(paid)) if paid else None)
+    most = [price.worst(request).cost for request in requests]
+    paid = [_paid(outcomes[request.key], price, worst) for request, worst in zip(requests, most, strict=True)]
+    return Said(right, None, missed, dict(reasons), np.minimum(paid, most), max(most))
+
+
+def _paid(outcome: Outcome, price: Price, worst: float) -> float:
+    """What a row costs: of one without an answer nobody knows, so that it is all that it could."""
+    if isinstance(outcome, Completion):
+        return price.of(outcome.prompt_tokens, outcome.completion_tokens).cost
+    return worst

@@ -1,8 +1,9 @@
-"""The Python face of limbeck: `limbeck.run`, `limbeck.distill`, `limbeck.evaluate` and `limbeck.export`."""
+"""The Python face of limbeck: `limbeck.run`, `distill`, `evaluate`, `optimize` and `export`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +14,10 @@ from limbeck.core.parts import build, config_of
 from limbeck.core.recipe import Endpoint, Recipe, Teacher, load_recipe
 from limbeck.core.recipe.load import lines_of
 from limbeck.exporters import Exporter
+from limbeck.optimization import Optimization
 from limbeck.pipeline.export import export_at
 from limbeck.pipeline.measure import Asking, Measured, endpoint_at, measure_models, measure_predictions
+from limbeck.pipeline.optimize import optimize_at
 from limbeck.pipeline.run import Result, run_recipe
 from limbeck.runtime.guess import TASKS, task_of
 
@@ -35,7 +38,7 @@ def run(
     Args:
         recipe: a file, a mapping with the same content, or a loaded recipe.
         overrides: settings of the form `key.path=value`.
-        until: stop after this step: prepare, train, evaluate, export or report.
+        until: stop after this step: prepare, train, evaluate, optimize, export or report.
         force: do steps again that are up to date.
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder. Runs that
             name one file share its answers.
@@ -193,13 +196,9 @@ def export(
         LimbeckError: with what is wrong, what is allowed and how to fix it.
     """
     formats = [to] if isinstance(to, str | Mapping) else list(to)
-    try:
+    with _explained("that cannot be exported"):
         exporters = [cast(Exporter, build("exporter", each)) for each in formats]
         asked = None if task is None else config_of(build("task", task))
-    except ValidationError as error:
-        raise RecipeError("that cannot be exported:\n" + "\n".join(lines_of(error.errors()))) from None
-    except ValueError as error:
-        raise RecipeError("that cannot be exported", got=str(error)) from error
     made = export_at(
         Path(where),
         exporters,
@@ -209,6 +208,58 @@ def export(
         force=force,
     )
     return {name: artifact.path for name, artifact in made.items()}
+
+
+def optimize(
+    where: str | Path,
+    passes: str | Sequence[str | Mapping[str, Any]] | None = None,
+    *,
+    output: str | Path | None = None,
+    task: str | Mapping[str, Any] | None = None,
+    rows: str | Path | None = None,
+    force: bool = False,
+    **settings: Any,
+) -> Path:
+    """Make a student cheaper to ask, by passes that are compared and timed one by one; see docs/optimize.md.
+
+    Args:
+        where: a run's folder, or a Hugging Face folder.
+        passes: by name or as recipes give them, in order: `["fuse_qkv", {"type": "quantized_cache", "keep": True}]`.
+            Left out: those of the run's recipe, or the usual ones.
+        output: holds the artifact `optimize`; left out: the run, or here.
+        task: of a folder without a card; left out: what its config tells.
+        rows: a file with real rows of a folder's task, columns named as in recipes. Left out: made-up ones, which
+            say less.
+        force: do again what is up to date.
+        settings: other fields of a recipe's `optimize:` section, for instance `batch_size=8`.
+
+    Returns:
+        The artifact's folder: `student` in it is what was kept, `passes.json` what was found.
+
+    Raises:
+        LimbeckError: with what is wrong, what is allowed and how to fix it.
+    """
+    named = [passes] if isinstance(passes, str) else passes
+    with _explained("that is no way to optimise"):
+        chosen = None if named is None else [cast(Optimization, build("optimization", each)) for each in named]
+        asked = None if task is None else config_of(build("task", task))
+    place, file = (None if each is None else Path(each) for each in (output, rows))
+    return optimize_at(Path(where), chosen, output=place, task=asked, rows=file, force=force, **settings).path
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """What is wrong with parts that were named, as an error that says so.
+
+    Raises:
+        RecipeError: something is.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise RecipeError(f"{what}:\n" + "\n".join(lines_of(error.errors()))) from None
+    except ValueError as error:
+        raise RecipeError(what, got=str(error)) from error
 
 
 def _asked(where: str | Path | Mapping[str, Any], api_key: str | None) -> str | Endpoint:

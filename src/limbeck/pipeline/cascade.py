@@ -20,16 +20,17 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from scipy.stats import t as student_t
 
 from limbeck.core.artifacts import Artifact, write_json
 from limbeck.core.errors import DataError, RecipeError
 from limbeck.core.parts import config_of
 from limbeck.core.progress import say
 from limbeck.core.recipe import dump_recipe
-from limbeck.core.recipe.cascade import Cascade
+from limbeck.core.recipe.cascade import Cascade, Rung
 from limbeck.core.types import Sample
 from limbeck.evaluation.book import Book
-from limbeck.evaluation.cascade import Fitted, Point, Rows, answered_by, curve_of, expense, fit
+from limbeck.evaluation.cascade import Costs, Fitted, Point, Rows, answered_by, constant, curve_of, fit
 from limbeck.evaluation.metrics.calibration import temperature_of
 from limbeck.evaluation.statistics import difference, mean, share_interval
 from limbeck.pipeline._job import RunJob
@@ -79,8 +80,8 @@ def _work(
     ]
     rows = rows_of(found, told, for_threshold)
     promise, target = section.promise.given
-    costs = _costs(section, found, told, made["evaluate"])
-    fitted = fit(rows, promise, target, level=section.level, costs=costs)
+    costs, beside = _costs(section, found, told, made["evaluate"])
+    fitted = fit(rows, promise, target, level=section.level, costs=_of(costs, for_threshold), beside=beside)
     plan = Plan(
         threshold=fitted.point.threshold,
         promise=promise,
@@ -96,14 +97,15 @@ def _work(
         budget=section.budget.model_dump(),
     )
     write_plan(plan, folder)
-    curve: dict[str, Any] = {"models": [each.name for each in found], "chosen": asdict(fitted.point), "costs": costs}
+    curve: dict[str, Any] = {"models": [each.name for each in found], "chosen": asdict(fitted.point)}
+    curve["costs"] = None if costs is None else costs.means
     curve |= {"promise": promise, "target": target, "level": section.level, "n": fitted.n}
-    curve["fit"] = [_shown(point, costs) for point in fitted.curve]
+    curve["fit"] = [asdict(point) for point in fitted.curve]
     book = Book(job.recipe.evaluate)
     if on_test:
         samples = evaluated(job, "test")
         words = [said(job, section, each, made, samples, "predictions-{}.parquet") for each in found]
-        curve["test"] = _judged(book, found, words, fitted, costs)
+        curve["test"] = _judged(book, found, words, fitted, _costs(section, found, words, made["evaluate"])[0])
     write_json(folder / "curve.json", curve)
     write_json(folder / "scores.json", book.rows())
     missed = {each.name: dict(one.reasons) for each, one in zip(found, told, strict=True) if one.reasons}
@@ -155,36 +157,64 @@ def rows_of(found: Sequence[Member], told: Sequence[Said], places: np.ndarray | 
     return Rows(np.clip(np.stack(confidence[:-1])[:, chosen], 0, 1), np.stack(right)[:, chosen])
 
 
-def _costs(section: Cascade, found: Sequence[Member], told: Sequence[Said], evaluate: Artifact) -> list[float] | None:
-    """What each model takes for a row, where that is promised.
+def _costs(
+    section: Cascade, found: Sequence[Member], told: Sequence[Said], evaluate: Artifact
+) -> tuple[Costs | None, float]:
+    """What each model takes for each row, where that is promised; and the chance that it is more.
+
+    Money is counted row by row, and the student costs nothing. Milliseconds are those of the recipe, or an upper bound
+    of the mean of those that `evaluate` has measured; half of what may go wrong is left for that.
 
     Raises:
         RecipeError: it is not known of one of them.
     """
     promise, _ = section.promise.given
-    known: list[float | None]
+    n = len(told[0].right)
     if promise == "cost":
-        known = [0.0, *(r.cost if r.cost is not None else t.cost for r, t in zip(section.to, told[1:], strict=True))]
-    elif promise == "latency":
-        scores = json.loads(evaluate.file("scores.json").read_text(encoding="utf-8"))
-        measured = {row["model"]: row["value"] for row in scores if row["name"] == "latency_p50"}
-        given = [section.latency, *(rung.latency for rung in section.to)]
-        known = [
-            measured.get(evaluated_as(section, member) or "") if value is None else value
-            for member, value in zip(found, given, strict=True)
-        ]
-    else:
-        return None
-    for member, value in zip(found, known, strict=True):
-        if value is None:
-            raise RecipeError(
-                f"the {promise} of `{member.name}` is not known", fix=f"give its `{promise}` in `cascade`"
-            )
-    return [float(value) for value in known if value is not None]
+        later = [_price(rung, one, n) for rung, one in zip(section.to, told[1:], strict=True)]
+        return Costs(0.0, np.stack([each for each, _ in later]), np.array([most for _, most in later])), 0.0
+    if promise != "latency":
+        return None, 0.0
+    given = [section.latency, *(rung.latency for rung in section.to)]
+    unknown, beside = given.count(None), (1 - section.level) / 2
+    took = [
+        _bound(section, member, evaluate, beside / unknown) if value is None else value
+        for member, value in zip(found, given, strict=True)
+    ]
+    return constant(took, n), beside if unknown else 0.0
+
+
+def _price(rung: Rung, one: Said, n: int) -> tuple[np.ndarray, float]:
+    """What a model costs for each row, and at most."""
+    if rung.cost is not None:
+        return np.full(n, rung.cost), rung.cost
+    assert one.cost is not None
+    assert one.most is not None
+    return one.cost, one.most
+
+
+def _bound(section: Cascade, member: Member, evaluate: Artifact, chance: float) -> float:
+    """What the mean of a model's milliseconds is above with no more than that chance: Student's, as of a normal mean.
+
+    Raises:
+        RecipeError: they were not measured.
+    """
+    name, fix = "details/latencies.json", "give its `latency` in `cascade`, or limbeck evaluate RECIPE --force"
+    there = name in evaluate.manifest["files"]
+    times = json.loads(evaluate.file(name).read_text(encoding="utf-8")) if there else {}
+    took = np.asarray(times.get(evaluated_as(section, member) or "", ()))
+    if len(took) < 2:
+        raise RecipeError(f"the latency of `{member.name}` is not known", got=f"{len(took)} requests", fix=fix)
+    return float(took.mean() + student_t.isf(chance, len(took) - 1) * took.std(ddof=1) / np.sqrt(len(took)))
+
+
+def _of(costs: Costs | None, places: np.ndarray) -> Costs | None:
+    """Those of some rows."""
+    return None if costs is None else replace(costs, later=costs.later[:, places])
 
 
 def _judged(
-    book: Book, found: Sequence[Member], told: Sequence[Said], fitted: Fitted, costs: Sequence[float] | None
+    book: Book, found: Sequence[Member], told: Sequence[Said], fitted: Fitted, costs: Costs | None
 ) -> dict[str, Any]:
     """The cascade on rows that nothing was chosen by."""
     rows = rows_of(found, told)
@@ -202,24 +232,18 @@ def _judged(
     compared = "accuracy_minus_last_model", "points"
     book.estimate("cascade", "comparison", *compared, difference, right.astype(float), last.astype(float))
     level = book.plan.confidence
-    curve = [_shown(point, costs, n, level) for point in curve_of(rows)]
+    curve = [_shown(point, n, level) for point in curve_of(rows, costs)]
     chosen = next(point for point in curve if point["threshold"] == fitted.point.threshold)
     value = chosen["expense"] if costs is not None else chosen[fitted.promise]
     kept = value >= fitted.target if fitted.promise == "accuracy" else value <= fitted.target
     return {"n": n, "confidence": level, "points": curve, "chosen": chosen, "kept": bool(kept)}
 
 
-def _shown(
-    point: Point, costs: Sequence[float] | None, n: int | None = None, level: float | None = None
-) -> dict[str, Any]:
-    """A point as JSON values, with the interval of its accuracy where it is judged."""
-    found = asdict(point)
-    if costs is not None:
-        found["expense"] = expense(point, costs)
-    if n is not None and level is not None:
-        found["low"], found["high"] = share_interval(round(point.accuracy * n), n, level)
-        found["share_low"], found["share_high"] = share_interval(round(point.teacher_share * n), n, level)
-    return found
+def _shown(point: Point, n: int, level: float) -> dict[str, Any]:
+    """A point as JSON values, with the intervals of its accuracy and of the last model's share."""
+    low, high = share_interval(round(point.accuracy * n), n, level)
+    share_low, share_high = share_interval(round(point.teacher_share * n), n, level)
+    return {**asdict(point), "low": low, "high": high, "share_low": share_low, "share_high": share_high}
 
 
 def _tell(fitted: Fitted, curve: Mapping[str, Any]) -> None:

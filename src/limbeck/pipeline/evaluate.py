@@ -61,7 +61,9 @@ def _work(job: RunJob, made: Mapping[str, Artifact], folder: Path) -> Mapping[st
     for name, step in (("student", "train"), ("baseline", "baseline")):
         if step in made:
             bench.models[name] = job.stored(made[step].path / "student", Model(model="student"))
-    if "compress" in made:
+    if "compress" in made and isinstance(job.task, CausalLM):
+        bench.notes.append("the compressed student writes in another engine; compress/scores.json has its figures")
+    elif "compress" in made:
         bench.models["compressed"] = served(job, made["compress"].path / "student")
     facts = bench.run()
     leave(bench.book, folder)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from limbeck.core import artifacts
 from limbeck.core.artifacts import MANIFEST, Artifact, locked
@@ -26,6 +25,7 @@ from limbeck.core.progress import say
 from limbeck.core.recipe import Data, dump_recipe, load_recipe
 from limbeck.core.recipe.ship import check_exports
 from limbeck.core.types import Sample
+from limbeck.data.dataset import content_digest
 from limbeck.data.sources._base import Source
 from limbeck.evaluation.efficiency.latency import latencies
 from limbeck.evaluation.metrics.calibration import temperature_of
@@ -38,6 +38,7 @@ from limbeck.runtime.card import Card, write_card
 from limbeck.runtime.example import made_up
 from limbeck.runtime.guess import card_of
 from limbeck.runtime.student import ServedStudent, codec_of, load_student, runner_of, task_in
+from limbeck.runtime.torch_runner import on_threads
 
 PLACE = "export"
 """The exports of a run are in this folder of it."""
@@ -98,8 +99,8 @@ def trained(job: RunJob, made: Mapping[str, Artifact]) -> Trained:
     temperature = None
     if source == "compress":
         card = card_of(folder, task)
-    elif "evaluate" in made:
-        temperature = _fitted_before(made["evaluate"])
+    elif "evaluate" in made and made["evaluate"].manifest["parents"].get("train") == made["train"].digest:
+        temperature = _fitted_before(made["evaluate"])  # of an older student's evaluation it would be another's
     return Trained(
         folder=folder,
         card=card if temperature is None else replace(card, temperature=temperature),
@@ -146,16 +147,8 @@ def export_at(
     if is_run and (task is not None or rows is not None):
         raise RecipeError("a run knows its task and has rows", fix="leave out task and rows")
     if is_run:
-        recipe = load_recipe(json.loads((where / "recipe.json").read_text(encoding="utf-8")))
-        job = RunJob(recipe.model_copy(update={"output": where}), force)
-        names = ("train", *(["compress"] if recipe.compress is not None else []), "evaluate")
-        there = {name: artifacts.load(where / name) for name in names if (where / name / MANIFEST).is_file()}
-        if "train" not in there:
-            raise ArtifactError(f"{where} has no student yet", fix="limbeck train RECIPE")
-        if "compress" in there and there["compress"].manifest["parents"]["train"] != there["train"].digest:
-            what = f"{where}/compress was made from another student than {where}/train holds now"
-            raise ArtifactError(what, fix=f"limbeck compress {where}")
-        exporters = exporters or [cast(Exporter, each) for each in recipe.export]
+        job, there = opened(where, force)
+        exporters = exporters or [cast(Exporter, each) for each in job.recipe.export]
         student = trained(job, there)
     else:
         student = plain_folder(where, task, rows)
@@ -170,6 +163,28 @@ def export_at(
         return {each.folder: export_one(student, each, place, force) for each in exporters}
 
 
+def opened(run: Path, force: bool = False) -> tuple[RunJob, dict[str, Artifact]]:
+    """A finished run, and what it has made of its student.
+
+    Args:
+        run: its folder.
+        force: do again what is up to date.
+
+    Raises:
+        ArtifactError: it has no student yet, or its compressed one is made of another.
+    """
+    recipe = load_recipe(json.loads((run / "recipe.json").read_text(encoding="utf-8")))
+    job = RunJob(recipe.model_copy(update={"output": run}), force)
+    names = ("train", *(["compress"] if recipe.compress is not None else []), "evaluate")
+    there = {name: artifacts.load(run / name) for name in names if (run / name / MANIFEST).is_file()}
+    if "train" not in there:
+        raise ArtifactError(f"{run} has no student yet", fix="limbeck train RECIPE")
+    if "compress" in there and there["compress"].manifest["parents"]["train"] != there["train"].digest:
+        what = f"{run}/compress was made from another student than {run}/train holds now"
+        raise ArtifactError(what, fix=f"limbeck compress {run}")
+    return job, there
+
+
 def plain_folder(folder: Path, task: dict[str, Any] | None, file: Path | None) -> Trained:
     """A Hugging Face folder, or one with a card, that no run has made.
 
@@ -181,15 +196,14 @@ def plain_folder(folder: Path, task: dict[str, Any] | None, file: Path | None) -
     card = card_of(folder, task)
     rows = None if file is None else read_rows(file, card)
     given = rows if rows is not None else made_up(codec_of(folder, card), ROWS)
-    known = set(card.labels or ())
-    has_labels = rows is not None and bool(known) and all(row.target in known for row in given)
-    ids = artifacts.digest_of([[row.id, repr(sorted(row.inputs.items())), str(row.target)] for row in given])
+    has_labels = rows is not None and any(row.target is not None for row in rows)
+    content = [[row.id, content_digest([row.inputs, row.target]).hex()] for row in given]
     return Trained(
         folder=folder,
         card=card,
         rows=given,
         made_up=rows is None,
-        inputs={"weights": folder_digest(folder), "task": card.task, "rows": ids},
+        inputs={"weights": folder_digest(folder), "task": card.task, "rows": artifacts.digest_of(content)},
         calibrated=not has_labels,
     )
 
@@ -209,14 +223,26 @@ def read_rows(file: Path, card: Card) -> list[Sample]:
         lacking = [role for role, wanted in task.roles.items() if wanted and role not in fields and role != "label"]
         if lacking:
             raise DataError(f"{where} has no `{lacking[0]}`", got=", ".join(row), allowed=", ".join(task.roles))
-        label, labels = str(fields.get("label")), card.labels or ()
-        by_number = label not in labels and label.isdecimal() and int(label) < len(labels)
-        fields["label"] = labels[int(label)] if by_number else label
+        if card.labels is not None:
+            fields["label"] = _class_of(fields.get("label"), card.labels, where)
         inputs, target, meta = task.read(fields, where)
         found.append(Sample(f"row-{i}", inputs, target, meta))
     if not found:
         raise DataError(f"{file} has no rows")
     return found
+
+
+def _class_of(given: Any, labels: Sequence[str], where: str) -> str | None:
+    """A row's class, by name or by number; None where the row does not tell.
+
+    Raises:
+        DataError: the student does not know it.
+    """
+    if given is None or str(given) in labels:
+        return None if given is None else str(given)
+    if str(given).isdecimal() and int(given) < len(labels):
+        return labels[int(given)]
+    raise DataError(f"{where} has a class that the student does not know", got=given, allowed=", ".join(labels[:12]))
 
 
 def export_one(student: Trained, exporter: Exporter, place: Path, force: bool = False) -> Artifact:
@@ -264,9 +290,12 @@ def _work(student: Trained, exporter: Exporter, folder: Path) -> Mapping[str, An
     for left in folder.iterdir():  # by a try that was killed: tools may not overwrite
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     card = exporter.export(student.folder, folder, student.card)
-    reference = _loaded(student.folder, student.card)
     write_card(card, folder)
     made = exporter.load(folder, card)
+    # On one thread and on the same device, so that both are timed alike.
+    codec = codec_of(student.folder, student.card)
+    runner = runner_of(student.folder, student.card, codec, threads=1, device=made.runner.device)
+    reference = ServedStudent(student.card, codec, runner)
     rows = _rows(reference, student.rows)
     parity = compare(reference, made, rows)
     refuse(parity, exporter)
@@ -285,14 +314,10 @@ def _work(student: Trained, exporter: Exporter, folder: Path) -> Mapping[str, An
         **told,
         "rows": parity.rows,
         "temperature": card.temperature,
+        "device": made.runner.device,
         "latency_p50": _latency(reference, made, rows),
         "notes": ["compared on made-up rows: give real ones with --rows"] if student.made_up else [],
     }
-
-
-def _loaded(folder: Path, card: Card) -> ServedStudent:
-    codec = codec_of(folder, card)
-    return ServedStudent(card, codec, runner_of(folder, card, codec))
 
 
 def _rows(student: ServedStudent, samples: Sequence[Sample]) -> list[Sample]:
@@ -307,8 +332,8 @@ def _rows(student: ServedStudent, samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _fitted(made: ServedStudent, samples: Sequence[Sample]) -> float:
-    """The temperature under which the right classes are likeliest."""
-    chosen = list(samples[:_FITTED_ON])
+    """The temperature under which the right classes are likeliest, by rows that tell theirs."""
+    chosen = [sample for sample in samples if sample.target is not None][:_FITTED_ON]
     given = probabilities(made, made.encode(chosen), 32)
     places = {name: i for i, name in enumerate(made.labels)}
     return temperature_of(given, np.asarray([places[sample.target] for sample in chosen]))
@@ -331,9 +356,5 @@ def _latency(student: ServedStudent, made: ServedStudent, rows: Sequence[Sample]
         name: lambda i, each=each, found=found: each.logits([found[i % len(found)]])
         for name, (each, found) in features.items()
     }
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):  # of torch's work outside of the engines, which have one each
         return {name: round(float(np.median(took)), 3) for name, took in latencies(requests, RUNS).items()}
-    finally:
-        torch.set_num_threads(threads)

@@ -33,7 +33,9 @@ def next_round(recipe: Recipe, force: bool = False) -> Recipe:
     folder = recipe.output / FOLDER
     files_of(folder)
     target = _after(recipe.output) / "feedback.jsonl"
-    if is_main_process() and (force or not target.exists()):
+    if target.exists() and not force:
+        say(f"[bold]feedback[/bold]: the rows that this round began with, in {target}; --force takes those of now")
+    elif is_main_process():
         before = [recipe.data.feedback] if recipe.data.feedback is not None else []
         count = snapshot([*before, folder], target)
         say(f"[bold]feedback[/bold]: {count:,} different rows, in {target}")

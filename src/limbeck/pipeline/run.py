@@ -1,6 +1,6 @@
 """The whole chain, from prepare to report.
 
-prepare -> generate -> cache -> train -> baseline -> compress -> evaluate -> cascade -> export -> report
+prepare -> generate -> cache -> train -> baseline -> compress -> evaluate -> cascade -> optimize -> export -> report
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from limbeck.pipeline.compress import compress
 from limbeck.pipeline.evaluate import evaluate
 from limbeck.pipeline.export import export
 from limbeck.pipeline.generate import generate, with_generated
+from limbeck.pipeline.optimize import optimize
 from limbeck.pipeline.prepare import prepare
 from limbeck.pipeline.report import report
 from limbeck.pipeline.train import train_student
 
-STEPS = ("prepare", "generate", "cache", "train", "compress", "evaluate", "cascade", "export", "report")
+STEPS = ("prepare", "generate", "cache", "train", "compress", "evaluate", "cascade", "optimize", "export", "report")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def run_recipe(
 
     Args:
         recipe: what to do.
-        until: the last step: prepare, generate, cache, train, compress, evaluate, cascade, export or report.
+        until: the last step: prepare, generate, cache, train, compress, evaluate, cascade, optimize, export or report.
         force: do all steps again.
         taught: the outputs of the recipes that this one's student is to teach.
         ledger: where answers that were paid for are kept; left out: `ledger.sqlite` in the run's folder.
@@ -174,6 +175,10 @@ def _steps(job: RunJob, until: str) -> dict[str, Artifact]:
     if (fitted := cascade(job, made)) is not None:
         made["cascade"] = fitted
     if until == "cascade":
+        return made
+    if (optimised := optimize(job, made)) is not None:
+        made["optimize"] = optimised
+    if until == "optimize":
         return made
     made |= export(job, made)
     if until == "report":

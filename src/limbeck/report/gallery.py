@@ -12,7 +12,7 @@ from limbeck.report.cards import Card, cards
 from limbeck.report.facts import Facts
 from limbeck.report.headline import headline
 from limbeck.report.method import about
-from limbeck.report.render import environment, style
+from limbeck.report.render import style, template
 from limbeck.report.tables.run import total_time
 from limbeck.report.words import words
 
@@ -64,5 +64,5 @@ def write_gallery(entries: Sequence[Entry], folder: Path, language: str) -> Path
     say = words(language)
     folder.mkdir(parents=True, exist_ok=True)
     view = {"say": say, "entries": entries, "style": style(), "said": say("gallery.told", n=len(entries))}
-    write_atomically(folder / "index.html", environment(html=True).get_template("gallery.html.j2").render(view))
+    write_atomically(folder / "index.html", template("gallery.html.j2", html=True).render(view))
     return folder / "index.html"

@@ -31,7 +31,7 @@ class Verdict:
 
 
 def headline(facts: Facts) -> str:
-    """What was kept, at what size and speed, and whether the teacher was worth it, in one sentence.
+    """What was kept, at what size and speed, whether the teacher was worth it, and the same of what is shipped.
 
     A claim is only made for a recorded score; a difference whose interval includes zero is not called one.
     """
@@ -46,7 +46,8 @@ def headline(facts: Facts) -> str:
     if not claims:
         return say("headline.alone", beside=beside[0].upper() + beside[1:])
     text = say("headline.and").join(claims)
-    return say("headline.both", claims=text, beside=beside) if beside else say("headline.claims", claims=text)
+    told = say("headline.both", claims=text, beside=beside) if beside else say("headline.claims", claims=text)
+    return told + _compressed(facts)
 
 
 def gain(facts: Facts) -> Row | None:
@@ -122,6 +123,14 @@ def _speed(facts: Facts) -> str:
         fast = formats.times(speedup["value"])[0]
         return say("headline.faster" if speedup["value"] > 1 else "headline.slower", times=fast)
     return say("headline.latency", value=value_text(latency, say)) if latency and not facts.has_teacher else ""
+
+
+def _compressed(facts: Facts) -> str:
+    """What is kept of the teacher, and its speed, after compression; nothing where one of them is not known."""
+    kept, speedup, say = facts.find("compressed", "kept_of_teacher"), facts.find("compressed", "speedup"), facts.say
+    if not kept or not speedup or facts.primary is None or metric(kept).lower_is_better:
+        return ""
+    return say("headline.compressed", value=value_text(kept, say), times=formats.times(speedup["value"])[0])
 
 
 def _beside_baseline(facts: Facts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from limbeck.report.sections import sections
 from limbeck.report.text import readable
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 
 def write_report(facts: Facts, folder: Path) -> list[Path]:
@@ -58,10 +59,16 @@ def write_comparison(facts: Facts, said: str, folder: Path) -> list[Path]:
 def _write(facts: Facts, shown: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     page, summary, data = (folder / name for name in ("index.html", "report.md", "report.json"))
-    write_atomically(page, environment(html=True).get_template("page.html.j2").render(shown))
-    write_atomically(summary, environment(html=False).get_template("summary.md.j2").render(shown))
+    write_atomically(page, template("page.html.j2", html=True).render(shown))
+    write_atomically(summary, template("summary.md.j2", html=False).render(shown))
     write_atomically(data, to_json(record(facts, shown)))
     return [page, summary, data]
+
+
+@cache
+def template(name: str, html: bool) -> Template:
+    """A template of `report/templates/`, compiled once."""
+    return environment(html).get_template(name)
 
 
 def environment(html: bool) -> Environment:

@@ -17,7 +17,7 @@ from limbeck.report.plots.quality import errors_plot, reliability_plot, robustne
 from limbeck.report.plots.size import size_plot
 from limbeck.report.plots.training import loss_plot, validation_plot
 from limbeck.report.svg import Plot, house_style
-from limbeck.report.tables import cascade, details, models, run, shipped
+from limbeck.report.tables import cascade, details, models, optimized, run, shipped
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -45,7 +45,9 @@ def _results(facts: Facts) -> list[Section]:
         Section(
             "efficiency", say("section.efficiency"), (models.efficiency(facts), details.speed(facts), _cost(facts))
         ),
-        Section("shipped", say("section.shipped"), (shipped.gate(facts), shipped.exports(facts))),
+        Section(
+            "shipped", say("section.shipped"), (shipped.gate(facts), optimized.passes(facts), shipped.exports(facts))
+        ),
         Section(
             "cascade",
             say("section.cascade"),

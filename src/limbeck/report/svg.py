@@ -160,16 +160,23 @@ def draw_for_page(figure: Figure, id: str, title: str, description: str) -> str:
 def _clean(figure: Figure) -> None:
     from matplotlib.text import Text
 
-    for each in figure.findobj(Text):
-        each.set_text(readable(each.get_text()))
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):  # the page's ground shows through
+        patch.set(facecolor="none", edgecolor="none")
+    for axes in figure.axes:  # but for the ticks' texts, which are written anew while they are drawn
+        written = [each for each in axes.get_children() if isinstance(each, Text)]
+        for text in (*written, axes.xaxis.label, axes.yaxis.label):
+            text.set_text(readable(text.get_text()))
 
 
 def _element(figure: Figure, id: str, title: str, description: str, kind: str = "") -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The page's font draws the text; that matplotlib's own lacks a character does not matter.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph .* missing from")
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        # Not `savefig`: it draws every figure that lays itself out twice.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     for child in list(root):
         if _tag(child) == "metadata" or (_tag(child) == "defs" and _is_style(child)):

@@ -30,11 +30,13 @@ class Runner(ABC):
 
     Attributes:
         engine: torch, onnxruntime or another's name.
+        device: what it computes on: cpu or cuda.
         inputs: what `run` takes, by name.
         outputs: what it gives, by name; classifiers give `logits`, float32 of shape (rows, classes).
     """
 
     engine: str
+    device: str = "cpu"
     inputs: Mapping[str, Tensors]
     outputs: Mapping[str, Tensors]
 

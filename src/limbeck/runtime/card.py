@@ -6,10 +6,11 @@ and columns, what its scores must be divided by to be read as confidence, and in
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from limbeck.core.artifacts import write_json
 from limbeck.core.errors import ModelError
@@ -32,12 +33,14 @@ class Card:
         facts: what else is known: opset, largest difference from torch, latency where it was made.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
     task: dict[str, Any]
     format: str = "pytorch"
     precision: str = "fp32"
     file: str | None = None
     labels: tuple[str, ...] | None = None
-    temperature: float = 1.0
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,15 +61,25 @@ def read_card(folder: Path) -> Card:
     """The card of a folder.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: there is none, or it does not say what a card says.
     """
     path = folder / CARD
     if not path.is_file():
         raise ModelError(f"{folder} has no {CARD}", fix="limbeck export RUN writes it")
+    fix = "limbeck export writes a new one"
     try:
-        said = json.loads(path.read_text())
-        labels = said.pop("labels")
-        card = Card(**said, labels=None if labels is None else tuple(labels))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be read", got=str(error)) from error
+        card = _READ.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(f"{path} cannot be read", got=f"{where}: {first['msg']}", fix=fix) from error
+    names = card.labels
+    if not isinstance(card.task.get("type"), str):
+        raise ModelError(f"{path} cannot be read", got="a task without its `type`", fix=fix)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise ModelError(f"{path} cannot be read", got=f"labels: {', '.join(names[:6])}", allowed="different names")
     return card
+
+
+_READ = TypeAdapter(Card)
+"""How a card is read, type by type: it may come from a stranger."""

@@ -81,6 +81,7 @@ class OnnxRunner(Runner):
             raise ModelError(what, got=str(error).splitlines()[0], fix="export the student again") from error
         self.inputs = {each.name: _tensors(each) for each in self.session.get_inputs()}
         self.outputs = {each.name: _tensors(each) for each in self.session.get_outputs()}
+        self.device = "cuda" if self.session.get_providers()[0].startswith("CUDA") else "cpu"
         self._names = list(self.outputs)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:

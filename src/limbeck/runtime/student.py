@@ -22,6 +22,7 @@ from limbeck.models.load import load_model
 from limbeck.runtime._base import Runner
 from limbeck.runtime._checks import file_inside
 from limbeck.runtime.card import Card
+from limbeck.runtime.decoding import decoding_of
 from limbeck.runtime.example import example, signature
 from limbeck.runtime.guess import card_of, student_folder
 from limbeck.tasks import Codec, Feature, Task
@@ -104,9 +105,16 @@ class ServedStudent:
         return found
 
     def answers(self, logits_NC: Floats) -> list[Answer]:
-        """Logits of a classifier as labels with calibrated confidence."""
+        """Logits of a classifier as labels with calibrated confidence.
+
+        Raises:
+            ModelError: it is a language model, or has more classes, or fewer, than there are labels.
+        """
         if not self.labels:
             raise ModelError("a language model has no classes", fix="load_writer")
+        if logits_NC.shape[1:] != (len(self.labels),):
+            got = f"{len(self.labels)} labels, logits of shape {logits_NC.shape}"
+            raise ModelError("the labels are not those of the model", got=got, fix="mend the labels of its card")
         probs_NC = calibrated(logits_NC, self.card.temperature)
         best = probs_NC.argmax(1)
         return [Answer(self.labels[i], float(row[i]), row) for i, row in zip(best.tolist(), probs_NC, strict=True)]
@@ -170,9 +178,20 @@ def task_in(card: Card) -> Task:
 
 
 def codec_of(folder: Path, card: Card) -> Codec:
-    """A folder's tokenizer or image processor, bound to the card's task."""
+    """A folder's tokenizer or image processor, bound to the card's task.
+
+    Raises:
+        ModelError: there is none, or the card of a classifier names no classes.
+    """
     task = task_in(card)
+    if "label" in task.roles and card.labels is None:
+        raise ModelError("the card of a classifier names no classes", got=task.type(), fix="its `labels`")
     return task.codec(task.load_processor(str(folder), revision=None, trust_remote_code=False), card.labels)
+
+
+def engines_of(format: str) -> tuple[str, ...]:
+    """The engines that run a format here, the one that it is made for first; none for one that nothing here runs."""
+    return tuple(_RUNNERS.get(format, ()))
 
 
 def runner_of(
@@ -194,12 +213,33 @@ def runner_of(
     return known[name](folder, card, codec, threads, device)
 
 
-def _torch(folder: Path, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:
+def in_torch(spec: Model, card: Card, *, threads: int | None = None, device: str = "auto") -> ServedStudent:
+    """A model in torch, as a recipe names it: by a hub name with its revision, in a type, with code of its own.
+
+    Args:
+        spec: the recipe's section.
+        card: how it is asked.
+        threads: of one request; None: as many as torch has.
+        device: cpu, cuda, or `auto`: cuda where there is one.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    task, name = task_in(card), str(spec.model)
+    read = task.load_processor(name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+    codec = task.codec(read, card.labels)
+    return ServedStudent(card, codec, _loaded(spec, card, codec, threads, device))
+
+
+def _loaded(spec: Model, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:
     from limbeck.runtime.torch_runner import TorchRunner
 
-    inputs = signature(example(codec))
-    model = load_model(Model(model=str(folder)), task_in(card).auto_class, settings={})
-    return TorchRunner(model, inputs, threads=threads, device=device)
+    model = decoding_of(card).changed(load_model(spec, task_in(card).auto_class, settings={}))
+    return TorchRunner(model, signature(example(codec)), threads=threads, device=device)
+
+
+def _torch(folder: Path, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:
+    return _loaded(Model(model=str(folder)), card, codec, threads, device)
 
 
 def _onnxruntime(folder: Path, card: Card, codec: Codec, threads: int | None, device: str) -> Runner:

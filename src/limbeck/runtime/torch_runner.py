@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +18,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """So many threads for torch, and then as many as before: it counts them for the whole process.
+
+    Args:
+        count: None leaves them.
+    """
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchRunner(Runner):
     """A model in torch.
 
     Args:
         model: it is put into evaluation mode, and onto the device.
         inputs: what the task's batches hold.
-        threads: of the whole process, which is how torch counts them; None leaves them.
+        threads: of one request; None: as many as torch has.
         device: cpu, cuda, or `auto`: cuda where there is one.
     """
 
@@ -37,10 +56,8 @@ class TorchRunner(Runner):
         threads: int | None = None,
         device: str = "auto",
     ):
-        if threads is not None:
-            torch.set_num_threads(threads)
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model = model.eval()
+        self.model, self.threads, self.device = model.eval(), threads, torch.device(chosen).type
         torch.nn.Module.to(self.model, torch.device(chosen))
         self.inputs = dict(inputs)
         rank = 3 if self.model.get_output_embeddings() is not None else 2
@@ -51,7 +68,8 @@ class TorchRunner(Runner):
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in fitting(inputs, self.inputs).items()}
         given = {k: x.to(self.model.device, self._type_of(x)) for k, x in tensors.items()}
         try:
-            logits = self.model(**given).logits
+            with on_threads(self.threads):
+                logits = self.model(**given).logits
         except (IndexError, RuntimeError, ValueError) as error:  # ids beyond the vocabulary, rows too long
             if isinstance(error, torch.OutOfMemoryError):
                 raise

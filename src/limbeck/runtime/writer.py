@@ -17,7 +17,9 @@ from limbeck.core.recipe import Model
 from limbeck.core.types import Sample
 from limbeck.models.load import check_length, load_model
 from limbeck.runtime.card import Card
+from limbeck.runtime.decoding import decoding_of
 from limbeck.runtime.guess import card_of, student_folder
+from limbeck.runtime.pieces import Pieces
 from limbeck.runtime.student import codec_of, task_in
 from limbeck.tasks._decode import end_tokens
 from limbeck.tasks.causal_lm import CausalCodec
@@ -72,27 +74,18 @@ class Writer(ABC):
             sample: the conversation in `inputs["messages"]`, or as the task reads it; its target is not looked at.
             max_new_tokens: the most new tokens.
         """
-        ids: list[int] = []
-        start = shown = 0
+        pieces = Pieces(self.codec.processor)
         for token in self.tokens(self.codec.prompt_ids(sample), max_new_tokens):
             if token in self.ends:
                 break
-            ids.append(token)
-            piece = self._behind(ids, start, shown)
-            if piece and not piece.endswith("\ufffd"):
+            if piece := pieces.feed(token):
                 yield piece
-                start, shown = shown, len(ids)
-        if rest := self._behind(ids, start, shown):
+        if rest := pieces.rest():
             yield rest
 
     def write(self, samples: Sequence[Sample], max_new_tokens: int = 256) -> list[Written]:
         """Answers to conversations, in order, each of them whole."""
         return [self._written(list(self.tokens(self.codec.prompt_ids(s), max_new_tokens))) for s in samples]
-
-    def _behind(self, ids: list[int], start: int, shown: int) -> str:
-        """The text of the tokens from `shown` on; those from `start` on are its surroundings, which it may hang on."""
-        whole, before = self._decoded(ids[start:]), self._decoded(ids[start:shown])
-        return whole[len(before) :]
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.codec.processor.decode(list(ids), skip_special_tokens=True))
@@ -130,7 +123,9 @@ class TorchWriter(Writer):
         super().__init__(card, codec)
         if threads is not None:
             torch.set_num_threads(threads)
+        self.decoding = decoding_of(card)
         self.model = load_model(Model(model=str(folder)), task_in(card).auto_class, settings={}).eval()
+        self.decoding.changed(self.model)
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         torch.nn.Module.to(self.model, torch.device(chosen))
         self.ends, self.batch_size = end_tokens(codec.processor, self.model), batch_size
@@ -144,14 +139,15 @@ class TorchWriter(Writer):
             stop = next((at + 1 for at, token in enumerate(found) if token in self.ends), len(found))
             yield from found[:stop]
             return
-        given, cache = torch.tensor([list(prompt)], device=self.model.device), None
+        given, call = torch.tensor([list(prompt)], device=self.model.device), self.model
+        cache, step = self.decoding.new_cache(call, len(prompt) + max_new_tokens), self.decoding.step(call)
         for _ in range(max_new_tokens):
-            said = self.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            said = call(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
             token, cache = int(said.logits[0, -1].argmax()), said.past_key_values
             yield token
             if token in self.ends:
                 return
-            given = torch.tensor([[token]], device=self.model.device)
+            given, call = torch.tensor([[token]], device=self.model.device), step
 
     @torch.inference_mode()
     def write(self, samples: Sequence[Sample], max_new_tokens: int = 256) -> list[Written]:
@@ -162,9 +158,16 @@ class TorchWriter(Writer):
         found: dict[int, Written] = {}
         for start in range(0, len(order), self.batch_size):
             places = order[start : start + self.batch_size]
-            new = self.codec.generate(self.model, [prompts[i] for i in places], self.ends, max_new_tokens)
+            new = self._continued([prompts[i] for i in places], max_new_tokens)
             found.update((i, self._written(ids)) for i, ids in zip(places, new.tolist(), strict=True))
         return [found[i] for i in range(len(prompts))]
+
+    def _continued(self, prompts: list[list[int]], tokens: int) -> torch.Tensor:
+        if self.in_steps or self.decoding.plain:
+            return self.codec.generate(self.model, prompts, self.ends, tokens)
+        pad_id, width = self.codec.processor.pad_token_id, max(map(len, prompts))
+        found: torch.Tensor = self.decoding.generate(self.model, prompts, pad_id, sorted(self.ends), tokens)
+        return found[:, width:]
 
     def _check(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         if not prompt:

@@ -11,6 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from limbeck.core.recipe.cascade import Rung
 from limbeck.generation.budget import Budget
 from limbeck.generation.classes import class_request, read_class
 from limbeck.generation.endpoint import behind
-from limbeck.generation.standing import Standing
+from limbeck.generation.standing import Standing, Till
+from limbeck.runtime.card import Card
 from limbeck.runtime.cascade import Member, Plan, check_weights, load_member, read_plan, tempered
-from limbeck.runtime.student import Answer, ServedStudent, load_student
+from limbeck.runtime.student import Answer, ServedStudent, load_student, task_in
 from limbeck.serving.batching import Limits
 from limbeck.serving.errors import ServingError
 from limbeck.serving.feedback import Feedback
@@ -29,7 +31,7 @@ from limbeck.serving.metrics import Metrics
 from limbeck.serving.model import Model
 
 LEDGER = "cascade-ledger.sqlite"
-"""In a run's folder: what its server has asked of endpoints."""
+"""In a run's folder: what its server has asked of endpoints, and paid for."""
 _ATTEMPTS = 2
 _LOG = logging.getLogger(__name__)
 
@@ -112,19 +114,21 @@ class Behind(Next):
     Args:
         name: of the member.
         rung: how it is asked.
-        labels: the classes.
+        plan: of the cascade.
         standing: asks it.
     """
 
-    def __init__(self, name: str, rung: Rung, labels: tuple[str, ...], standing: Standing):
-        self.name, self._rung, self._labels, self._standing = name, rung, labels, standing
+    def __init__(self, name: str, rung: Rung, plan: Plan, standing: Standing):
+        self.name, self._rung, self._standing = name, rung, standing
+        self._labels, self._roles = plan.labels, tuple(task_in(Card(task=plan.task)).roles)
 
     async def answer(self, fields: Mapping[str, Any], before: Told, seconds: float) -> tuple[Answer, float] | Missed:
         texts = {role: text for role, text in fields.items() if isinstance(text, str)}
         if len(texts) < len(fields):
             return Missed("no_text")
         assert self._rung.endpoint is not None
-        request = class_request("", texts, self._labels, self._rung.endpoint, self._rung.prompt, self._rung.max_tokens)
+        how = self._labels, self._rung.endpoint, self._rung.prompt, self._rung.max_tokens
+        request = class_request("", texts, *how, roles=self._roles)
         asked = asyncio.wrap_future(self._standing.ask(request))
         try:  # the call goes on if nobody waits for it any more: it may be paid for already
             outcome = await asyncio.wait_for(asyncio.shield(asked), seconds)
@@ -149,10 +153,19 @@ class Cascade:
         nexts: behind the student, in order.
         metrics: told of every row.
         feedback: keeps rows on which they disagree; None: nothing is kept.
+        till: pays for endpoints; None: there are none.
     """
 
-    def __init__(self, plan: Plan, nexts: Sequence[Next], metrics: Metrics, feedback: Feedback | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        nexts: Sequence[Next],
+        metrics: Metrics,
+        feedback: Feedback | None = None,
+        till: Till | None = None,
+    ):
         self.plan, self._nexts, self._metrics, self._feedback = plan, tuple(nexts), metrics, feedback
+        self._till = till
 
     async def improve(
         self, fields: Sequence[Mapping[str, Any]], answers: Sequence[Answer], seconds: float
@@ -200,6 +213,8 @@ class Cascade:
         """Stop what stands behind the student, and write what is to be kept."""
         for each in self._nexts:
             each.close()
+        if self._till is not None:
+            self._till.close()
         if self._feedback is not None:
             self._feedback.close()
 
@@ -285,14 +300,20 @@ def load_cascade(
     """
     plan = read_plan(run)
     made: list[Next] = []
-    try:
-        for place, member in enumerate(plan.members[1:]):
-            made.append(_next(run, plan, member, place, limits, metrics, threads))
-    except BaseException:
-        for each in made:
-            each.close()
-        raise
-    return Cascade(plan, made, metrics, feedback)
+    with ExitStack() as stack:  # what was begun is ended, should something after it fail
+        till = None
+        if any(member.asked is not None for member in plan.members):
+            till = Till(run / LEDGER, Budget(**plan.budget))
+            stack.callback(till.close)
+        for member in plan.members[1:]:
+            if member.asked is None:
+                made.append(Here(member.name, load_member(run, plan, member, threads=threads), limits, metrics))
+            else:
+                assert till is not None
+                made.append(_behind(plan, member, till))
+            stack.callback(made[-1].close)
+        stack.pop_all()
+    return Cascade(plan, made, metrics, feedback, till)
 
 
 def load_first(plan: Plan, folder: Path, engine: str = "auto", threads: int | None = None) -> ServedStudent:
@@ -305,11 +326,7 @@ def load_first(plan: Plan, folder: Path, engine: str = "auto", threads: int | No
     return load_student(folder, engine, threads)
 
 
-def _next(
-    run: Path, plan: Plan, member: Member, place: int, limits: Limits, metrics: Metrics, threads: int | None
-) -> Next:
-    if member.asked is None:
-        return Here(member.name, load_member(run, plan, member, threads=threads), limits, metrics)
+def _behind(plan: Plan, member: Member, till: Till) -> Behind:
     rung = Rung.model_validate(member.asked)
     assert rung.endpoint is not None
     endpoint = replace(
@@ -318,6 +335,4 @@ def _next(
         attempts=min(rung.endpoint.attempts, _ATTEMPTS),
         max_wait=plan.timeout,
     )
-    ledger = run / (LEDGER if place == 0 else LEDGER.replace(".", f"-{place + 1}."))
-    standing = Standing(endpoint, ledger, Budget(**plan.budget), max_waiting=plan.max_waiting)
-    return Behind(member.name, rung, plan.labels, standing)
+    return Behind(member.name, rung, plan, Standing(endpoint, till, max_waiting=plan.max_waiting))

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from limbeck.serving import schema
+from limbeck.serving.door import OPEN
 from limbeck.serving.errors import ServingError
 from limbeck.serving.repository import Repository
 from limbeck.serving.settings import Settings
@@ -25,7 +26,14 @@ _REASONS = {
     503: "Not ready, or about to stop.",
     504: "The deadline passed.",
 }
-_BODIES = (schema.PredictOne, schema.PredictMany, schema.InferRequest, schema.IndexRequest, schema.LoadRequest)
+_BODIES = (
+    schema.PredictOne,
+    schema.PredictMany,
+    schema.InferRequest,
+    schema.IndexRequest,
+    schema.LoadRequest,
+    schema.UnloadRequest,
+)
 _ROWS = ("Row", "PredictOne")
 """Schemas that hold a row's plain inputs."""
 
@@ -71,7 +79,7 @@ def document(app: FastAPI, repository: Repository, settings: Settings) -> dict[s
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path, item in made["paths"].items():
             for operation in item.values():
-                operation["security"] = [] if path == "/v2/health/live" else [{"token": []}]
+                operation["security"] = [] if path in OPEN else [{"token": []}]
     return made
 
 

@@ -12,27 +12,33 @@ import itertools
 import logging
 import re
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limbeck.serving.errors import BadRequest, Draining, Forbidden, Overloaded, ServingError, TooLarge, Unauthorized
-from limbeck.serving.logs import ACCESS
+from limbeck.serving.logs import log_request
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.settings import TOKEN, Settings, is_loopback
 
-OPEN = frozenset({"/v2/health/live"})
-"""Routes that need no token."""
-_PROBES = OPEN | {"/v2/health/ready", "/metrics"}
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""Routes that need no token: those who watch over a server, as Kubernetes does, have none."""
+_PROBES = OPEN | {"/metrics"}
 """Routes that are answered however much there is to do."""
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _DISCARD_SECONDS = 1.0
 _PROCESS, _COUNT = uuid4().hex[:16], itertools.count(1)
 _LOG = logging.getLogger(__name__)
+Handler = Callable[[Request], Awaitable[Response]]
+"""Answers a request."""
+Direct = Callable[[Scope], tuple[str, Handler] | None]
+"""Of a request that needs no routing: its route's name, and what answers it."""
 
 
 class SlowBody(ServingError):
@@ -48,6 +54,11 @@ def new_id() -> str:
 
 def error_response(error: ServingError) -> JSONResponse:
     """An error as the Open Inference Protocol says it."""
+    return JSONResponse({"error": str(error)}, error.status, error_headers(error))
+
+
+def error_headers(error: ServingError) -> dict[str, str]:
+    """What HTTP wants to be told of an error beside its status."""
     headers = {}
     if isinstance(error, Overloaded):
         headers["retry-after"] = str(error.retry_after)
@@ -55,7 +66,7 @@ def error_response(error: ServingError) -> JSONResponse:
         headers["retry-after"] = "1"
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse({"error": str(error)}, error.status, headers)
+    return headers
 
 
 def same_token(given: str | None, token: str | None) -> bool:
@@ -77,9 +88,15 @@ def _is_from_here(headers: Headers) -> bool:
 
     Such a page may send requests here, and with a name of its own that leads here (DNS rebinding) read the answers.
     """
-    names = [headers.get("host", ""), *([headers["origin"].partition("://")[2]] if "origin" in headers else [])]
+    origin = headers.get("origin")
+    return _is_ours(headers.get("host", "")) and (origin is None or _is_ours(origin.partition("://")[2]))
+
+
+@lru_cache(64)
+def _is_ours(name: str) -> bool:
+    """Whether a host, perhaps with a port, is this machine by its own name."""
     try:
-        return all(is_loopback(urlsplit(f"//{name}").hostname or "") for name in names)
+        return is_loopback(urlsplit(f"//{name}").hostname or "")
     except ValueError:
         return False
 
@@ -91,14 +108,24 @@ class Door:
         app: behind it.
         settings: the bounds and the token.
         metrics: told of every request.
+        respond: says an error in the protocol's way.
+        direct: requests that go past the application's routing: it would cost more than a small model.
 
     Attributes:
         closed: whether it lets nobody in any more.
         leaving: whether connections are closed after their answer.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        respond: Callable[[ServingError], Response] = error_response,
+        direct: Direct = lambda scope: None,
+    ):
+        self.app, self.settings, self.metrics, self.respond = app, settings, metrics, respond
+        self._direct = direct
         self.closed = self.leaving = False
         self.in_flight = 0
         self._held = 0  # bytes
@@ -109,30 +136,42 @@ class Door:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return  # no websockets: the server refuses what is not accepted
-        visit = _Visit(scope, send, self.leaving)
+        headers = Headers(scope=scope)
+        visit = _Visit(scope, headers, send, self.leaving)
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
         size = 0
         try:
-            headers = Headers(scope=scope)
             self._admit(scope["path"], headers)
             size = self._reserve(headers)
             body = await self._read(receive, headers, size)
-            await self.app(scope, _replay(body, receive), visit.send)
+            if (found := self._direct(scope)) is None:
+                await self.app(scope, _replay(body, receive), visit.send)
+            else:
+                visit.route, handle = found
+                response = await self._handled(handle, Request(scope, _replay(body, receive)))
+                await response(scope, receive, visit.send)
         except ServingError as error:
-            visit.close_after |= not await self._discard(receive, scope, error)
-            await error_response(error)(scope, receive, visit.send)
+            visit.close_after |= not await self._discard(receive, headers, error)
+            await self.respond(error)(scope, receive, visit.send)
         except _Gone:
             visit.status = 499
         except Exception:
             _LOG.exception("a request failed", extra={"request_id": visit.id})
             if visit.status == 0:
-                await error_response(ServingError("the server failed on this request"))(scope, receive, visit.send)
+                failed = ServingError("the server failed on this request")
+                await self.respond(failed)(scope, receive, visit.send)
         finally:
             self._held -= size
             self.in_flight -= 1
             self.metrics.in_flight.set(self.in_flight)
             visit.tell(self.metrics)
+
+    async def _handled(self, handle: Handler, request: Request) -> Response:
+        try:
+            return await handle(request)
+        except ServingError as error:
+            return self.respond(error)
 
     def _admit(self, path: str, headers: Headers) -> None:
         if path not in OPEN and not same_token(headers.get("authorization"), self.settings.token):
@@ -184,7 +223,7 @@ class Door:
             raise SlowBody("the request took too long to come") from error
         return b"".join(parts)
 
-    async def _discard(self, receive: Receive, scope: Scope, error: ServingError) -> bool:
+    async def _discard(self, receive: Receive, headers: Headers, error: ServingError) -> bool:
         """Read what is left of a refused request, within bounds: a caller who still sends cannot read the answer.
 
         Returns:
@@ -192,7 +231,7 @@ class Door:
         """
         if isinstance(error, SlowBody):
             return False
-        headers, left = Headers(scope=scope), 4 * self.settings.max_body
+        left = 4 * self.settings.max_body
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return True
         with contextlib.suppress(TimeoutError):
@@ -212,31 +251,40 @@ class _Gone(Exception):
 class _Visit:
     """One request on its way out."""
 
-    def __init__(self, scope: Scope, send: Send, leaving: bool):
+    def __init__(self, scope: Scope, headers: Headers, send: Send, leaving: bool):
         self.scope, self.began, self.status, self.close_after = scope, time.monotonic(), 0, leaving
-        told = Headers(scope=scope).get("x-request-id", "")
-        self.id = told if _REQUEST_ID.fullmatch(told) else new_id()
+        self.route: str | None = None
+        given = headers.get("x-request-id", "")
+        self.id = given if _REQUEST_ID.fullmatch(given) else new_id()
         self._send = send
         scope.setdefault("state", {})["request_id"] = self.id
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.id
-            headers["x-content-type-options"] = "nosniff"
+            headers = [
+                *message["headers"],
+                (b"x-request-id", self.id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+            ]
             if self.close_after:
-                headers["connection"] = "close"
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         await self._send(message)
 
     def tell(self, metrics: Metrics) -> None:
         seconds = time.monotonic() - self.began
-        route = getattr(self.scope.get("route"), "path", "other")
+        route = self.route or str(getattr(self.scope.get("route"), "path", "other"))
         status = self.status or 499  # cancelled before an answer was begun
-        metrics.requests.labels("http", route, str(status)).inc()
-        metrics.seconds.labels("http", route).observe(seconds)
-        extra: dict[str, Any] = {"request_id": self.id, "protocol": "http", "method": self.scope["method"]}
-        ACCESS.info("request", extra=extra | {"route": route, "status": status, "ms": round(seconds * 1000, 2)})
+        metrics.ended("http", route, str(status), seconds)
+        log_request(
+            request_id=self.id,
+            protocol="http",
+            method=self.scope["method"],
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 2),
+        )
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

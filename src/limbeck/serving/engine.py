@@ -110,6 +110,7 @@ class Engine(Generic[T, R]):
         runs: the model, once for each worker thread: items in, as many results out, in order.
         limits: what it takes on.
         observe: told of every batch.
+        delivered: called when tickets have ended, from the thread that ended them.
         name: of its threads.
     """
 
@@ -119,13 +120,15 @@ class Engine(Generic[T, R]):
         limits: Limits,
         *,
         observe: Callable[[Ran], None] = lambda ran: None,
+        delivered: Callable[[], None] = lambda: None,
         name: str = "engine",
     ):
-        self.limits, self._observe = limits, observe
+        self.limits, self._observe, self._delivered = limits, observe, delivered
         self._waiting: list[_Row[T, R]] = []
         self._running = 0
         self._tokens = 0
         self._change = threading.Condition()
+        self._needs: list[int] = []  # rows that workers which wait want there to be
         self._closed = False
         self._rate = 0.0  # padded tokens a second, of one worker; 0 until known
         self._spare = _SPARE
@@ -209,7 +212,9 @@ class Engine(Generic[T, R]):
                 for place, (item, length, group) in enumerate(zip(items, lengths, groups, strict=True))
             ]
             self._tokens += total
-            self._change.notify_all()
+            # A worker that waits for company is not woken by each single row.
+            if len(self._waiting) >= min(self._needs, default=1) or self._tokens >= limits.max_batch_tokens:
+                self._change.notify_all()
         return ticket
 
     def measured(self, seconds: Sequence[tuple[int, float]]) -> None:
@@ -243,6 +248,7 @@ class Engine(Generic[T, R]):
         left = self._take_all()
         for row in left:
             row.ticket.fail(Draining("the server stopped before this was computed"))
+        self._delivered()
         return not left and not any(thread.is_alive() for thread in self._threads)
 
     def _take_all(self) -> list[_Row[T, R]]:
@@ -288,11 +294,11 @@ class Engine(Generic[T, R]):
                 while len(self._waiting) < last and not self._closed and self._tokens < self.limits.max_batch_tokens:
                     if (left := end - time.monotonic()) <= 0:
                         break
-                    self._change.wait(left)
+                    self._wait(last, left)
                 while not self._waiting:
                     if self._closed:
                         return None
-                    self._change.wait()
+                    self._wait(1)
                 late = self._drop_finished()
                 batch = choose(self._waiting, self.limits, self._spare) if self._waiting else []
                 if batch:
@@ -301,9 +307,19 @@ class Engine(Generic[T, R]):
                     self._running += 1
             for row in late:  # outside of the lock: a future's callbacks are not ours
                 row.ticket.fail(Expired("the deadline passed while the request was waiting"))
+            if late:
+                self._delivered()
             if batch:
                 return batch
             last = 0
+
+    def _wait(self, rows: int, seconds: float | None = None) -> None:
+        """Until so many rows wait, or for some time."""
+        self._needs.append(rows)
+        try:
+            self._change.wait(seconds)
+        finally:
+            self._needs.remove(rows)
 
     def _drop_finished(self) -> list[_Row[T, R]]:
         """Leave only rows that somebody waits for; returns those whose time is over."""
@@ -323,6 +339,7 @@ class Engine(Generic[T, R]):
         else:
             for row, result in zip(batch, results, strict=True):
                 row.ticket.give(row.place, result)
+        self._delivered()
         seconds = time.monotonic() - began
         padded = len(batch) * max(row.length for row in batch)
         if not failed:
@@ -339,6 +356,8 @@ class Engine(Generic[T, R]):
             row.ticket.give(row.place, _checked(run([row.item]), 1)[0])
         except Exception as error:
             return self._blame(row, error)
+        finally:
+            self._delivered()
         return 0
 
     def _blame(self, row: _Row[T, R], error: Exception) -> int:

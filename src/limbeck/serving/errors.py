@@ -55,6 +55,12 @@ class TooLarge(ServingError):
     status, code, reason = 413, "RESOURCE_EXHAUSTED", "too_large"
 
 
+class Unsupported(ServingError):
+    """A body of a kind that is not taken."""
+
+    status, code, reason = 415, "INVALID_ARGUMENT", "unsupported"
+
+
 class Overloaded(ServingError):
     """The queue is full, or the answer would come too late.
 

@@ -66,7 +66,8 @@ class Feedback:
         folder.chmod(0o700)
         files = sorted(folder.glob("feedback-*.jsonl"))
         self._bytes = sum(each.stat().st_size for each in files)
-        self._number = max((int(each.stem.rpartition("-")[2]) for each in files), default=0)
+        numbers = (each.stem.rpartition("-")[2] for each in files)
+        self._number = max((int(each) for each in numbers if each.isdecimal()), default=0)
         self._file: int | None = None
         self._size = 0
         self._known: OrderedDict[str, None] = OrderedDict()

@@ -8,14 +8,13 @@ from pathlib import Path
 from limbeck.core.errors import ModelError
 from limbeck.runtime import CARD, read_card
 from limbeck.runtime.guess import refuse_old, student_folder
+from limbeck.runtime.student import engines_of
 from limbeck.serving.repository import versions_in
 
 _IN_A_RUN = ("compress/student", "export/onnx", "export/openvino", "train/student")
 """Where a run may have what can be served; an export is of the compressed student where there is one."""
-
-
-_ENGINES = {"pytorch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-"""What runs a format."""
+_MARKS = (CARD, "config.json")
+"""A folder with one of these holds a student."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,13 @@ class Served:
 
     name: str
     folder: Path
+
+
+def named(word: str, name: str | None = None) -> tuple[str, Path]:
+    """The name and the folder that a word of the command line tells, perhaps as NAME=FOLDER."""
+    before, equals, after = word.partition("=")
+    given = Path(after) if equals and before and "/" not in before else Path(word)
+    return name or (before if given == Path(after) and equals else given.resolve().name), given
 
 
 def served(word: str, engine: str = "auto", name: str | None = None) -> Served:
@@ -37,9 +43,7 @@ def served(word: str, engine: str = "auto", name: str | None = None) -> Served:
     Raises:
         ModelError: there is nothing to serve.
     """
-    before, equals, after = word.partition("=")
-    given = Path(after) if equals and before and "/" not in before else Path(word)
-    told = name or (before if given == Path(after) and equals else given.resolve().name)
+    told, given = named(word, name)
     if not given.is_dir():
         raise ModelError(f"there is no folder {given}", fix="a run, or a student's folder")
     if (given / "recipe.json").is_file():
@@ -50,12 +54,14 @@ def served(word: str, engine: str = "auto", name: str | None = None) -> Served:
 
 
 def _in_a_run(run: Path, engine: str) -> Path:
-    for inside in _IN_A_RUN:
-        folder = run / inside
-        if (folder / CARD).is_file() or (folder / "config.json").is_file():
-            kind = read_card(folder).format if (folder / CARD).is_file() else "pytorch"
-            if engine in ("auto", _ENGINES.get(kind)):
-                refuse_old(run, folder)
-                return folder
+    """Its first folder that the engine runs; before it one whose format is made for that engine."""
+    there = [run / inside for inside in _IN_A_RUN if any((run / inside / name).is_file() for name in _MARKS)]
+    kinds = {folder: read_card(folder).format if (folder / CARD).is_file() else "pytorch" for folder in there}
+    engines = {folder: engines_of(kind) for folder, kind in kinds.items()}
+    fits = [folder for folder in there if engine == "auto" or engine in engines[folder]]
+    if fits:
+        folder = next((each for each in fits if engines[each][:1] == (engine,)), fits[0])
+        refuse_old(run, folder)
+        return folder
     allowed = ", ".join(_IN_A_RUN)
     raise ModelError(f"the run {run} has nothing that can be served", got=f"engine {engine}", allowed=allowed)

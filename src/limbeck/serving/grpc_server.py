@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from limbeck.core.errors import LimbeckError
-from limbeck.serving.door import new_id, same_token
-from limbeck.serving.errors import BadRequest, Draining, Failed, Forbidden, Overloaded, ServingError, Unauthorized
-from limbeck.serving.inference import infer, model_metadata, seconds_of, server_metadata
-from limbeck.serving.logs import ACCESS
+from limbeck.serving.door import SlowBody, new_id, same_token
+from limbeck.serving.errors import BadRequest, Draining, NotFound, Overloaded, ServingError, Unauthorized
+from limbeck.serving.inference import changed, infer, may_change, model_metadata, seconds_of, server_metadata
+from limbeck.serving.logs import log_request
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.protos import SERVICE, message, methods
 from limbeck.serving.repository import Repository
@@ -27,8 +28,11 @@ from limbeck.serving.settings import Settings
 from limbeck.serving.tensors import Tensor, from_bytes, from_values, to_bytes
 
 Call = Callable[[Any, Any], Awaitable[Any]]
+_Metadata = Mapping[str, "str | bytes"]
 _LOG = logging.getLogger(__name__)
 _HEADERS = 16 * 1024
+_PROBES = frozenset({"ServerLive", "ServerReady"})
+"""Calls that are answered without a token, and however much there is to do."""
 _CONTENTS = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
@@ -60,6 +64,21 @@ class GrpcServer:
         self.closed = False
         self.port = 0
         self._server: aio.Server | None = None
+        self._in_flight = self._held = 0  # calls; bytes of their messages
+        # Half of what all messages together may be is for those that are being read, half for those that have been.
+        self._room = max(settings.max_bodies // 2, settings.max_body)
+        self._readers = asyncio.Semaphore(max(1, settings.max_bodies // 2 // settings.max_body))
+        self._calls: dict[str, Call] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
 
     async def start(self) -> None:
         """Listen.
@@ -72,32 +91,12 @@ class GrpcServer:
             ("grpc.max_receive_message_length", settings.max_body),
             ("grpc.max_send_message_length", settings.max_body),
             ("grpc.max_metadata_size", _HEADERS),
+            ("grpc.http2.bdp_probe", 0),  # else windows grow, and with them what is held of messages nobody reads yet
             ("grpc.so_reuseport", 0),
             ("grpc.max_connection_idle_ms", 300_000),
         ]
-        self._server = aio.server(
-            options=options, maximum_concurrent_rpcs=settings.max_requests, interceptors=[_Admission(self._admit)]
-        )
-        calls: dict[str, Call] = {
-            "ServerLive": self._live,
-            "ServerReady": self._ready,
-            "ModelReady": self._model_ready,
-            "ServerMetadata": self._metadata,
-            "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._infer,
-            "RepositoryIndex": self._index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
-        }
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(name, calls[name]),
-                request_deserializer=asked.FromString,
-                response_serializer=answer.SerializeToString,
-            )
-            for name, (asked, answer) in methods().items()
-        }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self._server = aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_Calls(self._serve),))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             self.port = self._server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -111,49 +110,75 @@ class GrpcServer:
         if self._server is not None:
             await self._server.stop(seconds)
 
-    def _guarded(self, name: str, call: Call) -> Call:
-        """A call with its errors, log and metrics."""
+    async def _serve(self, name: str, metadata: _Metadata, messages: AsyncIterator[bytes], context: Any) -> bytes:
+        """A call from its headers to its end: who may not come in is refused before a message has been read."""
+        began, code, size = time.monotonic(), "CANCELLED", 0
+        self._in_flight += 1
+        try:
+            self._admit(name, metadata)
+            request = None
+            if name not in _PROBES:
+                data = await self._read(messages)
+                size = self._hold(len(data))
+                request = _parsed(name, data)
+            answer: bytes = (await self._calls[name](request, context)).SerializeToString()
+            code = "OK"
+            return answer
+        except ServingError as error:
+            code = error.code
+            await _abort(context, error)
+            raise  # it does not come to this
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            code = "INTERNAL"
+            _LOG.exception("a call failed")
+            await _abort(context, ServingError("the server failed on this request"))
+            raise error  # nor to this
+        finally:
+            self._in_flight -= 1
+            self._held -= size
+            self._tell(name if name in self._calls else "other", code, time.monotonic() - began)
 
-        async def guarded(request: Any, context: Any) -> Any:
-            began, code = time.monotonic(), "CANCELLED"
-            try:
-                answer = await call(request, context)
-                code = "OK"
-                return answer
-            except ServingError as error:
-                code = error.code
-                await _abort(context, error)
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                code = "INTERNAL"
-                _LOG.exception("a call failed")
-                await _abort(context, ServingError("the server failed on this request"))
-            finally:
-                self._tell(name, code, time.monotonic() - began)
+    def _admit(self, name: str, metadata: _Metadata) -> None:
+        if name in _PROBES:
+            return
+        if not same_token(_text(metadata.get("authorization")), self._settings.token):
+            raise Unauthorized("the token is missing or wrong", fix="metadata authorization: Bearer TOKEN")
+        if name not in self._calls:
+            raise _Unknown("there is no such call")
+        if self.closed:
+            raise Draining("the server is about to stop")
+        if self._in_flight > self._settings.max_requests:
+            raise Overloaded("too many requests are under way")
 
-        return guarded
+    async def _read(self, messages: AsyncIterator[bytes]) -> bytes:
+        """A call's message: how large it is, one knows once it is there, so that only some are read at a time."""
+        seconds = self._settings.body_seconds
+        try:
+            async with asyncio.timeout(2 * seconds):  # those who send nothing are gone by then
+                await self._readers.acquire()
+        except TimeoutError as error:
+            raise Overloaded("too many requests are being read") from error
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(messages)
+        except TimeoutError as error:
+            raise SlowBody("the request took too long to come") from error
+        except StopAsyncIteration as error:
+            raise BadRequest("the call has no message") from error
+        finally:
+            self._readers.release()
 
-    def _admit(self, name: str, metadata: Mapping[str, str | bytes]) -> Call | None:
-        """What refuses a call; None where it may come in."""
-        refusal: ServingError
-        if name != "ServerLive" and not same_token(_text(metadata.get("authorization")), self._settings.token):
-            refusal = Unauthorized("the token is missing or wrong", fix="metadata authorization: Bearer TOKEN")
-        elif self.closed and name not in ("ServerLive", "ServerReady"):
-            refusal = Draining("the server is about to stop")
-        else:
-            return None
-
-        async def refuse(request: Any, context: Any) -> Any:
-            raise refusal
-
-        return self._guarded(name if name in methods() else "other", refuse)
+    def _hold(self, size: int) -> int:
+        if self._held + size > self._room:
+            raise Overloaded("too many large requests are under way")
+        self._held += size
+        return size
 
     def _tell(self, name: str, code: str, seconds: float) -> None:
-        self._metrics.requests.labels("grpc", name, code).inc()
-        self._metrics.seconds.labels("grpc", name).observe(seconds)
-        extra = {"request_id": new_id(), "protocol": "grpc", "route": name, "status": code}
-        ACCESS.info("request", extra=extra | {"ms": round(seconds * 1000, 2)})
+        self._metrics.ended("grpc", name, code, seconds)
+        log_request(request_id=new_id(), protocol="grpc", route=name, status=code, ms=round(seconds * 1000, 2))
 
     async def _live(self, request: Any, context: Any) -> Any:
         return message("ServerLiveResponse")(live=True)
@@ -193,39 +218,50 @@ class GrpcServer:
         return message("RepositoryIndexResponse")(models=found)
 
     async def _load(self, request: Any, context: Any) -> Any:
-        await self._change(self._repository.load, request.model_name)
+        may_change(self._settings)
+        _refuse_others(request.parameters)
+        await changed(self._repository.load, request.model_name)
         return message("RepositoryModelLoadResponse")()
 
     async def _unload(self, request: Any, context: Any) -> Any:
-        await self._change(self._repository.unload, request.model_name)
+        may_change(self._settings)
+        _refuse_others(request.parameters, "unload_dependents")  # no model here depends on another
+        await changed(self._repository.unload, request.model_name)
         return message("RepositoryModelUnloadResponse")()
 
-    async def _change(self, work: Callable[[str], None], name: str) -> None:
-        if not self._settings.allow_load:
-            raise Forbidden("models are loaded and unloaded by who started the server", fix="--allow-load")
-        try:
-            await asyncio.to_thread(work, name)
-        except ServingError:
-            raise
-        except LimbeckError as error:
-            raise Failed(error.what) from error
 
-
-class _Admission(aio.ServerInterceptor):
-    """The door, which a call comes to before its message has been read.
+class _Calls(grpc.GenericRpcHandler):
+    """All calls, as such with a stream of messages: of these, none is read before it is asked for.
 
     Args:
-        admit: gives what refuses a call of a name with metadata, or None.
+        serve: a call by its name, with its metadata.
     """
 
-    def __init__(self, admit: Callable[[str, Mapping[str, str | bytes]], Call | None]):
-        self._admit = admit
+    def __init__(self, serve: Callable[..., Awaitable[bytes]]):
+        self._serve = serve
 
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        name = details.method.rpartition("/")[2]
-        refuse = self._admit(name, dict(details.invocation_metadata or ()))
-        # As a call with a stream of messages: of such, none is read before they are asked for.
-        return await continuation(details) if refuse is None else grpc.stream_unary_rpc_method_handler(refuse)
+    def service(self, details: Any) -> Any:
+        service, _, name = details.method.strip("/").partition("/")
+        metadata = dict(details.invocation_metadata or ())
+        return grpc.stream_unary_rpc_method_handler(partial(self._serve, name if service == SERVICE else "", metadata))
+
+
+class _Unknown(NotFound):
+    """There is no such call."""
+
+    code = "UNIMPLEMENTED"
+
+
+def _parsed(name: str, data: bytes) -> Any:
+    try:
+        return methods()[name][0].FromString(data)
+    except DecodeError as error:
+        raise BadRequest("the message cannot be read") from error
+
+
+def _refuse_others(parameters: Any, *known: str) -> None:
+    if unknown := sorted(set(parameters) - set(known)):
+        raise BadRequest(f"the parameter `{unknown[0]}` is not known", allowed=", ".join(known) or "none")
 
 
 async def _abort(context: Any, error: ServingError) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import logging
-from collections.abc import Coroutine
+import re
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,21 +17,24 @@ from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from limbeck._version import __version__
 from limbeck.runtime.student import Answer
 from limbeck.serving import schema
 from limbeck.serving.cascade import Told
 from limbeck.serving.document import document, failures
-from limbeck.serving.door import Door, error_response
-from limbeck.serving.errors import BadRequest, Cancelled, ServingError
+from limbeck.serving.door import Direct, Door, Handler, error_response
+from limbeck.serving.errors import BadRequest, Cancelled, ServingError, Unsupported
 from limbeck.serving.metrics import CONTENT_TYPE, Metrics
 from limbeck.serving.repository import Repository
 from limbeck.serving.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-_LOG = logging.getLogger(__name__)
+_LONG = 0.02
+"""Seconds of work after which it is looked whether the caller is still there."""
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _PREDICT: TypeAdapter[schema.PredictOne | schema.PredictMany] = TypeAdapter(schema.PredictOne | schema.PredictMany)
 
 
@@ -49,7 +53,25 @@ def create_app(repository: Repository, settings: Settings, metrics: Metrics) -> 
     _add_plain(app, repository, metrics)
     add_v2(app, repository, settings)
     app.openapi = lambda: document(app, repository, settings)  # type: ignore[method-assign]
-    return Door(app, settings, metrics)
+    return Door(app, settings, metrics, direct=_direct(repository))
+
+
+def _direct(repository: Repository) -> Direct:
+    """The routes on which work is asked; the application has them too, and its document tells of them."""
+    from limbeck.serving.v2 import INFER, INFER_VERSION, outputs_for
+
+    def find(scope: Scope) -> tuple[str, Handler] | None:
+        path = scope["path"]
+        if scope["method"] != "POST" or scope.get("root_path"):
+            return None
+        if path == "/predict":
+            return path, partial(_predict, repository)
+        if (asked := _INFER.fullmatch(path)) is None:
+            return None
+        name, version = asked.groups()
+        return INFER_VERSION if version else INFER, partial(outputs_for, repository, name=name, version=version)
+
+    return find
 
 
 def reply(content: Any, status: int = 200) -> Response:
@@ -65,12 +87,12 @@ def read(model: type[M], body: bytes) -> M:
     Raises:
         BadRequest: it is no JSON, or not what the model says.
     """
-    return _checked(TypeAdapter(model), body)
+    return _checked(model.model_validate, body)
 
 
-def _checked(adapter: TypeAdapter[Any], body: bytes) -> Any:
+def _checked(check: Callable[[Any], T], body: bytes) -> T:
     try:
-        return adapter.validate_python(from_json(body, allow_inf_nan=False))
+        return check(from_json(body, allow_inf_nan=False))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])[:200]
@@ -82,19 +104,34 @@ def _checked(adapter: TypeAdapter[Any], body: bytes) -> Any:
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of some work, which is given up when the caller goes away.
 
+    Whether one has gone is looked at only while work takes long: a task that watches costs more than most answers.
+
     Args:
         request: whose body has been read.
         work: cancelled if nobody waits for it.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    assert this is not None
+    gone, watching = False, list[asyncio.Task[None]]()
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        this.cancel()
+
+    later = loop.call_later(_LONG, lambda: watching.append(loop.create_task(watch())))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Cancelled("the caller went away")
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone and not this.uncancel():
+            raise Cancelled("the caller went away") from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
+        later.cancel()
+        for task in watching:
+            task.cancel()
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -119,11 +156,7 @@ def _add_plain(app: FastAPI, repository: Repository, metrics: Metrics) -> None:
         summary="Classify texts or pictures",
     )
     async def predict(request: Request) -> Response:
-        asked, fields = await _asked(request)
-        with repository.lease(asked.model, asked.version) as model:
-            outputs = await unless_gone(request, model.ask(fields))
-            found = [_prediction(each, model.student.labels, asked.top_k) for each in model.answers(outputs)]
-            return reply({"model": model.name, "version": model.version, "predictions": found})
+        return await _predict(repository, request)
 
     @app.get("/metrics", responses={**failures(), 200: {"content": {"text/plain": {}}}}, response_class=Response)
     async def measured() -> Response:
@@ -131,18 +164,26 @@ def _add_plain(app: FastAPI, repository: Repository, metrics: Metrics) -> None:
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
+async def _predict(repository: Repository, request: Request) -> Response:
+    asked, fields = await _asked(request)
+    with repository.lease(asked.model, asked.version) as model:
+        outputs = await unless_gone(request, model.ask(fields))
+        found = [_prediction(each, model.student.labels, asked.top_k) for each in model.answers(outputs)]
+        return reply({"model": model.name, "version": model.version, "predictions": found})
+
+
 async def _asked(request: Request) -> tuple[schema.PredictOne | schema.PredictMany, list[dict[str, Any]]]:
     """What is asked for, and each row's plain inputs."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
-        asked = _checked(_PREDICT, await request.body())
+        asked = _checked(_PREDICT.validate_python, await request.body())
         rows = asked.inputs if isinstance(asked, schema.PredictMany) else [asked]
         return asked, [_fields(row) for row in rows]
     if kind == "multipart/form-data":
         return await _form(request)
     if kind.startswith("image/"):
         return schema.PredictOne(), [{"image": await request.body()}]
-    raise HTTPException(415, "JSON, multipart/form-data and images are taken")
+    raise Unsupported("a body of this type is not taken", allowed="application/json, multipart/form-data, image/*")
 
 
 async def _form(request: Request) -> tuple[schema.PredictOne, list[dict[str, Any]]]:
@@ -156,8 +197,9 @@ async def _form(request: Request) -> tuple[schema.PredictOne, list[dict[str, Any
     except (MultiPartException, HTTPException) as error:
         raise BadRequest("the form cannot be read") from error
     if "top_k" in given:
-        given["top_k"] = int(given["top_k"]) if given["top_k"].isdecimal() else None
-    return _checked(TypeAdapter(schema.PredictOne), to_json(given)), [{"image": picture}]
+        text = given["top_k"]
+        given["top_k"] = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+    return _checked(schema.PredictOne.model_validate, to_json(given)), [{"image": picture}]
 
 
 def _fields(row: str | schema.Row) -> dict[str, Any]:

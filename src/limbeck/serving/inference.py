@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from limbeck._version import __version__
+from limbeck.core.errors import LimbeckError
 from limbeck.serving.cascade import CascadeModel, Told
-from limbeck.serving.errors import BadRequest
+from limbeck.serving.errors import BadRequest, Failed, Forbidden, ServingError
 from limbeck.serving.model import Model
+from limbeck.serving.settings import Settings
 from limbeck.serving.tensors import DATATYPE, Tensor, texts
 
 _ADDED = {"probabilities": "FP32", "label": "BYTES", "confidence": "FP32"}
@@ -80,6 +83,34 @@ async def infer(
     told = [answer for answer in answers if isinstance(answer, Told)]
     found |= {"by": texts([each.by for each in told]), "missed": texts(["; ".join(each.missed) for each in told])}
     return [Tensor(name, found[name]) for name in (wanted or known)]
+
+
+def may_change(settings: Settings) -> None:
+    """Make sure that callers may load and unload models.
+
+    Raises:
+        Forbidden: they may not.
+    """
+    if not settings.allow_load:
+        raise Forbidden("models are loaded and unloaded by who started the server", fix="--allow-load")
+
+
+async def changed(work: Callable[[str], None], name: str) -> None:
+    """Load or unload a model, in a thread.
+
+    Args:
+        work: of the repository.
+        name: of the model.
+
+    Raises:
+        ServingError: it cannot be done.
+    """
+    try:
+        await asyncio.to_thread(work, name)
+    except ServingError:
+        raise
+    except LimbeckError as error:
+        raise Failed(error.what, got=error.got, allowed=error.allowed, fix=error.fix) from error
 
 
 def seconds_of(timeout: object) -> float | None:

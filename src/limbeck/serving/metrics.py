@@ -50,7 +50,23 @@ class Metrics:
         self.feedback_rows = Counter(
             "limbeck_feedback_rows", "Rows on which models disagree.", ("outcome",), registry=registry
         )
+        self._counted: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._failed = Counter("limbeck_failed_rows", "Rows on which the model failed.", _MODEL, registry=registry)
+
+    def ended(self, protocol: str, route: str, code: str, seconds: float) -> None:
+        """A request ended.
+
+        Args:
+            protocol: http or grpc.
+            route: by the server's own name.
+            code: of the answer.
+            seconds: that it took.
+        """
+        key = (protocol, route, code)
+        if (counted := self._counted.get(key)) is None:  # finding them by their labels takes longer than counting
+            counted = self._counted[key] = (self.requests.labels(*key), self.seconds.labels(protocol, route))
+        counted[0].inc()
+        counted[1].observe(seconds)
 
     def observer(self, model: str, version: str) -> Callable[[Ran], None]:
         """What an engine tells of its batches."""

@@ -7,35 +7,28 @@ import io
 import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from limbeck.core.errors import DataError, ModelError
-from limbeck.core.types import Sample
+from limbeck.core.errors import ModelError
 from limbeck.runtime import Arrays
 from limbeck.runtime.example import made_up
 from limbeck.runtime.student import Answer, ServedStudent, task_in
 from limbeck.serving.batching import Limits
-from limbeck.serving.engine import Engine, Ticket
+from limbeck.serving.bounds import Bounds
+from limbeck.serving.encoder import Encoder, Fields
+from limbeck.serving.engine import Engine
 from limbeck.serving.errors import BadRequest, Expired, Failed, TooLarge
 from limbeck.serving.metrics import Metrics
+from limbeck.serving.post import Post
 from limbeck.serving.rows import Row, check, group_of, length_of, split, stack
 
 _SHORTEST = 8
 """Tokens of the first row that warm-up computes; each next one has twice as many."""
 _WARM_SECONDS = 5.0
 """After this warm-up starts nothing more."""
-_QUICK = 2000
-"""Letters that are encoded within a fraction of a millisecond."""
-_LONGEST_TEXT = 100_000
-"""Characters; a model reads a few hundred tokens, and a tokenizer would work for seconds on a whole book."""
-_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Pillow knows more, and starts other programs for some of them."""
-_MOST_PIXELS = 2**25
-"""Of a picture; a file of a few kilobytes may unfold to gigabytes."""
 
 
 class Model:
@@ -50,6 +43,7 @@ class Model:
 
     Attributes:
         roles: what a plain request may hold, by name; whether it must.
+        bounds: of its own inputs.
 
     Raises:
         ModelError: it is a language model.
@@ -61,14 +55,15 @@ class Model:
         self.name, self.version, self.student, self.limits = name, version, student, limits
         self._task = task_in(student.card)
         self.roles = {role: must for role, must in self._task.roles.items() if role != "label"}
+        self.bounds = Bounds()
         self._fill = {"input_ids": getattr(student.codec.processor, "pad_token_id", None) or 0}
-        # A tokenizer or an image processor is not to be used by two threads at a time.
-        self._reading = threading.RLock()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix=f"encode-{name}")
+        self._encoder, self._post = Encoder(student, self._task, name), Post()
         self._encoding = 0  # rows; of the event loop alone
         self._leases, self._returned = 0, threading.Condition()
         observe = metrics.observer(name, version)
-        self.engine: Engine[Row, Row] = Engine([self._run], limits, observe=observe, name=f"run-{name}")
+        self.engine: Engine[Row, Row] = Engine(
+            [self._run], limits, observe=observe, delivered=self._post.deliver, name=f"run-{name}"
+        )
 
     @contextmanager
     def lease(self) -> Iterator[Model]:
@@ -99,27 +94,11 @@ class Model:
                 break
         self.engine.measured(told)
 
-    def encode(self, fields: Sequence[Mapping[str, Any]]) -> list[Row]:
-        """Plain inputs (texts, a picture's bytes) as rows of arrays.
+    def encode(self, fields: Fields) -> list[Row]:
+        """Plain inputs as rows of arrays; errors as those of `Encoder.encode`."""
+        return self._encoder.encode(fields)
 
-        Raises:
-            BadRequest: one of them cannot be read.
-            TooLarge: a text is too long.
-        """
-        if any(isinstance(value, str) and len(value) > _LONGEST_TEXT for each in fields for value in each.values()):
-            raise TooLarge(f"a text has more than {_LONGEST_TEXT} characters")
-        for picture in (value for each in fields for value in each.values() if isinstance(value, bytes)):
-            _check_picture(picture)
-        label = self.student.labels[0]  # a task reads whole rows; nobody looks at this one
-        with self._reading:
-            try:
-                read = [self._task.read({**each, "label": label}, f"input {i}") for i, each in enumerate(fields)]
-                features = self.student.encode([Sample(str(i), inputs, label) for i, (inputs, _, _) in enumerate(read)])
-            except DataError as error:
-                raise BadRequest(error.what, got=error.got, fix=error.fix) from error
-            return [split(self.student.arrays([feature]))[0] for feature in features]
-
-    async def ask(self, fields: Sequence[Mapping[str, Any]], seconds: float | None = None) -> dict[str, Any]:
+    async def ask(self, fields: Fields, seconds: float | None = None) -> dict[str, Any]:
         """The model's outputs for plain inputs, by name, one a row.
 
         Args:
@@ -136,7 +115,7 @@ class Model:
         self.engine.check(self._encoding + len(fields))  # no work is put into what would be refused
         self._encoding += len(fields)
         try:
-            rows = await self._encoded(fields, end - time.monotonic())
+            rows = await self._encoder.read(fields, end - time.monotonic())
         finally:
             self._encoding -= len(fields)
         return await self._answer(rows, end - time.monotonic())
@@ -147,7 +126,9 @@ class Model:
         Raises:
             ServingError: there is no answer.
         """
-        rows = split(check(arrays, self.student.runner.inputs))
+        wanted = self.student.runner.inputs
+        rows = split(check(arrays, wanted))
+        self.bounds.check(arrays, rows, wanted)
         # 8-bit ranges are a batch's own: numbers of any size would take the others' precision away.
         alone = self.student.card.precision == "int8" and any(array.dtype.kind == "f" for array in arrays.values())
         return await self._answer(rows, self._seconds(seconds), object() if alone else None)
@@ -173,22 +154,8 @@ class Model:
         with self._returned:
             idle = self._returned.wait_for(lambda: not self._leases, seconds)
         done = self.engine.drain(max(0.0, end - time.monotonic()))
-        self._encoder.shutdown(wait=False, cancel_futures=True)
+        self._encoder.close()
         return idle and done
-
-    async def _encoded(self, fields: Sequence[Mapping[str, Any]], seconds: float) -> list[Row]:
-        """The rows: of short texts at once, which is quicker than to wait for a thread's turn; of others in one."""
-        letters = sum(len(value) if isinstance(value, str) else _QUICK for each in fields for value in each.values())
-        if letters < _QUICK and self._reading.acquire(blocking=False):
-            try:
-                return self.encode(fields)
-            finally:
-                self._reading.release()
-        reading = asyncio.get_running_loop().run_in_executor(self._encoder, self.encode, fields)
-        try:
-            return await asyncio.wait_for(reading, seconds)
-        except TimeoutError as error:
-            raise Expired("the deadline passed while the request was read") from error
 
     async def _answer(self, rows: Sequence[Row], seconds: float, company: Hashable = None) -> dict[str, Any]:
         if seconds <= 0:
@@ -197,7 +164,15 @@ class Model:
         lengths = [length_of(row, wanted) for row in rows]
         groups = [(company, group_of(row, wanted)) for row in rows]
         ticket = self.engine.submit(rows, lengths, groups=groups, deadline=seconds)
-        results = await _result(ticket, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                results = await self._post.expect(ticket.future)
+        except TimeoutError as error:
+            ticket.cancel()
+            raise Expired("the deadline passed") from error
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
         return {name: [result[name] for result in results] for name in results[0]}
 
     def _run(self, rows: Sequence[Row]) -> list[Row]:
@@ -206,7 +181,7 @@ class Model:
     def _seconds(self, asked: float | None) -> float:
         return self.limits.deadline if asked is None else min(asked, self.limits.deadline)
 
-    def _check_fields(self, fields: Sequence[Mapping[str, Any]]) -> None:
+    def _check_fields(self, fields: Fields) -> None:
         allowed = ", ".join(self.roles)
         for each in fields:
             if unknown := sorted(each.keys() - self.roles.keys()):
@@ -231,30 +206,6 @@ class Model:
         sizes = [(1, length) for length in lengths]
         sizes += [(min(limits.max_batch_rows, most // length), length) for length in lengths]
         return sorted({(rows, length) for rows, length in sizes if rows}, key=lambda size: size[0] * size[1])
-
-
-async def _result(ticket: Ticket[Row, Row], seconds: float) -> list[Row]:
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(ticket.future), seconds)
-    except TimeoutError as error:
-        ticket.cancel()
-        raise Expired("the deadline passed") from error
-    except asyncio.CancelledError:
-        ticket.cancel()
-        raise
-
-
-def _check_picture(data: bytes) -> None:
-    """Make sure that a picture is of a usual kind and size, by its head."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=_PICTURES) as picture:
-            width, height = picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadRequest("the picture cannot be read", allowed=", ".join(_PICTURES)) from error
-    if width * height > _MOST_PIXELS:
-        raise TooLarge(f"the picture has {width} x {height} pixels, of {_MOST_PIXELS} at most")
 
 
 def _resized(row: Row, wanted: Mapping[str, Any], length: int) -> Row:

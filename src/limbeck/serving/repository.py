@@ -14,6 +14,7 @@ from typing import Literal
 from limbeck.core.errors import LimbeckError, ModelError
 from limbeck.runtime.student import ServedStudent
 from limbeck.serving.batching import Limits
+from limbeck.serving.bounds import bounds_in
 from limbeck.serving.errors import Draining, NotFound
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.model import Model
@@ -76,11 +77,6 @@ class Repository:
         self._leaving = self._draining = False
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Of all models, the first one given first."""
-        return list(self._entries)
 
     @property
     def ready(self) -> bool:
@@ -241,6 +237,7 @@ class Repository:
     def _made(self, name: str, version: str, folder: Path) -> Model:
         model = self._make(name, version, self._load(folder), self._limits, self._metrics)
         try:
+            model.bounds = bounds_in(folder)
             model.warm_up()
         except BaseException:
             model.retire(0)
@@ -259,7 +256,9 @@ class Repository:
                 # Changed, and at rest since the last look: nobody is still writing.
                 if now[key] and now[key] != entry.stamp and now[key] == before.get(key):
                     try:
-                        self._exchange(*key, entry)
+                        with self._changing:
+                            if not entry.unloaded:  # since it was looked at
+                                self._exchange(*key, entry)
                     except Exception as error:
                         kind = type(error).__name__
                         _LOG.error("not loaded", extra={"model": key[0], "version": key[1], "error": kind})
@@ -276,9 +275,10 @@ class Repository:
             except (ModelError, OSError):  # somebody is replacing it right now
                 continue
             with self._lock:  # not while a disk is asked: callers wait for it
+                unloaded = all(entry.unloaded for entry in known.values())  # and so its new versions are not wanted
                 for version, folder in found.items():
-                    if folder != root:
-                        known.setdefault(version, Entry(folder))
+                    if folder != root and version not in known:
+                        known[version] = Entry(folder, reason="unloaded" if unloaded else "", unloaded=unloaded)
 
 
 def versions_in(folder: Path) -> dict[str, Path]:

@@ -24,6 +24,24 @@ def split(arrays: Arrays) -> list[Row]:
     return [{name: array[i] for name, array in arrays.items()} for i in range(count)]
 
 
+def shortened(row: Row, wanted: Mapping[str, Tensors], length: int) -> Row:
+    """A row without the padding that a longer one brought into its batch.
+
+    Args:
+        row: padded at the end.
+        wanted: what the model takes.
+        length: tokens of the row itself.
+    """
+    found = dict(row)
+    for name, tensors in wanted.items():
+        array = row.get(name)
+        if array is not None and _padded(array):
+            for axis, (size, got) in enumerate(zip(tensors.shape[1:], array.shape, strict=True)):
+                if size is None and got > length:
+                    found[name] = found[name][(slice(None),) * axis + (slice(length),)]
+    return found
+
+
 def length_of(row: Row, wanted: Mapping[str, Tensors]) -> int:
     """A row's tokens: the size of its integers along the axes that may be of any size; 1 where there are none."""
     free = _free(row, wanted)

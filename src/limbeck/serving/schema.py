@@ -196,7 +196,23 @@ class IndexEntry(BaseModel):
     reason: str
 
 
-class LoadRequest(Strict):
-    """Loading and unloading; the models are those that the server was started with."""
+class Nothing(Strict):
+    """No parameters: none is known."""
 
-    parameters: dict[str, Any] = {}
+
+class LoadRequest(Strict):
+    """Loading; the models are those that the server was started with, as their folders are now."""
+
+    parameters: Nothing = Nothing()
+
+
+class UnloadParameters(Strict):
+    """Triton's clients send it; no model here depends on another."""
+
+    unload_dependents: bool = False
+
+
+class UnloadRequest(Strict):
+    """Unloading."""
+
+    parameters: UnloadParameters = UnloadParameters()

@@ -59,6 +59,11 @@ class Settings:
                 fix=f"set {TOKEN} or --token-file, or leave --host out",
             )
 
+    @property
+    def place(self) -> str:
+        """The host as it stands in an address."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""

@@ -6,26 +6,43 @@ Reference:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from limbeck.core.errors import LimbeckError
 from limbeck.serving import schema
 from limbeck.serving.document import body, failures
-from limbeck.serving.errors import BadRequest, Failed, Forbidden, ServingError
+from limbeck.serving.errors import BadRequest
 from limbeck.serving.http import picture_in, read, reply, unless_gone
-from limbeck.serving.inference import infer, model_metadata, seconds_of, server_metadata
+from limbeck.serving.inference import changed, infer, may_change, model_metadata, seconds_of, server_metadata
 from limbeck.serving.repository import Repository
 from limbeck.serving.settings import Settings
 from limbeck.serving.tensors import Tensor, from_bytes, from_json, to_bytes
 from limbeck.serving.tensors import to_json as values_of
 
 _LENGTH = "inference-header-content-length"
+_MODEL = "/v2/models/{model_name}"
+_VERSION = f"{_MODEL}/versions/{{model_version}}"
+INFER, INFER_VERSION = f"{_MODEL}/infer", f"{_VERSION}/infer"
+"""The routes of inference."""
+
+
+async def outputs_for(repository: Repository, request: Request, name: str, version: str | None) -> Response:
+    """A model's outputs for a request's inputs.
+
+    Raises:
+        ServingError: there are none.
+    """
+    with repository.lease(name, version) as model:
+        asked, inputs = _request(await request.body(), request.headers.get(_LENGTH))
+        wanted = [each.name for each in asked.outputs] if asked.outputs else None
+        seconds = seconds_of(asked.parameters.get("timeout"))
+        outputs = await unless_gone(request, infer(model, inputs, wanted, seconds))
+        return _response(asked, model.name, model.version, outputs)
 
 
 def add_v2(app: FastAPI, repository: Repository, settings: Settings) -> None:
@@ -69,14 +86,9 @@ def _add_models(app: FastAPI, repository: Repository) -> None:
 
     async def answer(request: Request, model_name: str, model_version: str | None = None) -> Response:
         """A model's outputs for a request's inputs."""
-        with repository.lease(model_name, model_version) as model:
-            asked, inputs = _request(await request.body(), request.headers.get(_LENGTH))
-            wanted = [each.name for each in asked.outputs] if asked.outputs else None
-            seconds = seconds_of(asked.parameters.get("timeout"))
-            outputs = await unless_gone(request, infer(model, inputs, wanted, seconds))
-            return _response(asked, model.name, model.version, outputs)
+        return await outputs_for(repository, request, model_name, model_version)
 
-    for path in ("/v2/models/{model_name}", "/v2/models/{model_name}/versions/{model_version}"):
+    for path in (_MODEL, _VERSION):
         told = failures(404, 503)
         app.get(path, response_model=schema.ModelMetadata, responses=told)(metadata)
         app.get(f"{path}/ready", response_model=schema.Ready, responses=told)(ready)
@@ -100,16 +112,10 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
         asked = read(schema.IndexRequest, await request.body() or b"{}")
         return reply([each for each in repository.index() if each["state"] == "READY" or not asked.ready])
 
-    async def change(request: Request, work: Any, model_name: str) -> Response:
-        if not settings.allow_load:
-            raise Forbidden("models are loaded and unloaded by who started the server", fix="--allow-load")
-        read(schema.LoadRequest, await request.body() or b"{}")
-        try:
-            await asyncio.to_thread(work, model_name)
-        except ServingError:
-            raise
-        except LimbeckError as error:
-            raise Failed(error.what) from error
+    async def change(request: Request, asked: type[BaseModel], work: Callable[[str], None], name: str) -> Response:
+        may_change(settings)
+        read(asked, await request.body() or b"{}")
+        await changed(work, name)
         return reply({})
 
     @app.post(
@@ -120,17 +126,17 @@ def _add_repository(app: FastAPI, repository: Repository, settings: Settings) ->
     )
     async def load(request: Request, model_name: str) -> Response:
         """Load a model anew from its folder."""
-        return await change(request, repository.load, model_name)
+        return await change(request, schema.LoadRequest, repository.load, model_name)
 
     @app.post(
         "/v2/repository/models/{model_name}/unload",
         response_model=dict[str, str],
         responses=failures(400, 404, 413),
-        openapi_extra=body("LoadRequest", required=False),
+        openapi_extra=body("UnloadRequest", required=False),
     )
     async def unload(request: Request, model_name: str) -> Response:
         """Serve a model no longer."""
-        return await change(request, repository.unload, model_name)
+        return await change(request, schema.UnloadRequest, repository.unload, model_name)
 
 
 def _request(content: bytes, told: str | None) -> tuple[schema.InferRequest, list[Tensor]]:

@@ -151,8 +151,12 @@ class CausalCodec(Codec):
 
     def prompt_ids(self, sample: Sample) -> list[int]:
         """The tokens of the prompt, the same in training and in generation."""
+        return self._prompt(self.prompt_text(sample))
+
+    def prompt_text(self, sample: Sample) -> str:
+        """The prompt as text, without the token that opens plain ones."""
         turns = sample.inputs["messages"]
-        return self._prompt(render(self.processor, turns) if self.chat else self._plain(turns))
+        return render(self.processor, turns) if self.chat else self._plain(turns)
 
     def _plain(self, turns: Sequence[Mapping[str, str]]) -> str:
         return "\n".join(t["content"] for t in turns) + self.task.separator

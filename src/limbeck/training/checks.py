@@ -22,9 +22,10 @@ def check_packing(stage: Stage, distiller: Distiller, batch: Batch) -> None:
         batch: any batch of the stage.
 
     Raises:
-        RecipeError: a gate, a gradient penalty or a term compares or weighs samples as wholes.
+        RecipeError: a gate, a gradient penalty, `prune` by `taylor` or a term compares or weighs samples as wholes.
     """
-    asking = {"gate": stage.gate is not None, "gradient_penalty": bool(stage.gradient_penalty)}
+    by_slopes = stage.prune is not None and stage.prune.importance == "taylor"
+    asking = {"gate": stage.gate is not None, "gradient_penalty": bool(stage.gradient_penalty), "prune": by_slopes}
     names = [name for name, there in asking.items() if there]
     names += [term.label for term in distiller.terms if isinstance(term, BatchTerm) and not term.packs]
     if names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from limbeck.core.artifacts import write_json
 from limbeck.core.progress import show_table
 from limbeck.models.heads import check_head
 from limbeck.models.load import check_length
-from limbeck.models.shrink.prune import sizes_left
+from limbeck.models.shrink.prune import empty, sizes_after
 from limbeck.training.augment import Augmenter, refuse_without_replay
 from limbeck.training.batches import order_of
 from limbeck.training.checks import check_packing, check_stage
@@ -34,14 +35,15 @@ def dry_run(job: Job, accelerator: Accelerator, folder: Path) -> None:
     few = job.read(job.codec.collate(job.stages[0].train.features[:2])).to(accelerator.device)
     check_head(job.student, few, job.title)
     for each in job.stages:
+        if each.stage.prune is not None:  # this stage and those after it train what is left; its weights do not matter
+            left = empty(job.student, sizes_after(job.student, each.stage.prune))
+            job = replace(job, student=left.to(accelerator.device))
         select_trained(job.student, each.stage.freeze, job.learnable)
         refuse_without_replay(each.stage, job.teacher, job.seed)
         if longest := Augmenter(each.stage, job.codec, job.seed).longest:
             check_length(job.student, longest, job.title, "augmented text")
         distiller = job.distiller(each.stage, few)
         check_stage(each.stage, distiller, job.training)
-        if each.stage.prune is not None:
-            sizes_left(job.student, each.stage.prune)
         if each.stage.quantize is not None:
             from limbeck.models.quantize import quantizable
 

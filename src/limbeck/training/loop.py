@@ -173,7 +173,8 @@ class _Run:
         if plan.importance == "taylor":
             count = min(each.steps, math.ceil(plan.rows / each.stage.global_batch_size))
             steps = (self._batches(each, ahead) for ahead in range(count))
-            found = taylor(self.distiller, self.teacher, self.accelerator, steps, left)
+            weights = self._first_weights(each)
+            found = taylor(self.distiller, self.teacher, self.accelerator, steps, left, weights)
         was = sizes_of(job.student)
         become(job.student, pruned(job.student, left, found))
         self._checkpoint_activations()
@@ -181,6 +182,13 @@ class _Run:
         self.progress.sizes = sizes_of(job.student)
         told = ", ".join(f"{name} {was[name]} -> {size}" for name, size in left.items())
         say(f"{job.title}: stage {each.stage.name}: {told}")
+
+    def _first_weights(self, each: StageJob) -> list[float]:
+        """The terms' weights in the stage's first step, of a student that is still whole."""
+        scales, balance, args = None, each.stage.balance, (self.distiller, self.teacher, self.accelerator)
+        if balance is not None:
+            scales = term_sizes(*args, self._batches(each))
+        return weights_now(self.distiller.terms, balance, 0.0, replace(self.progress, scales=scales))
 
     def _resume(self, optimizer: Any) -> None:
         """Put back what a checkpoint holds besides the student."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ def taylor(
     accelerator: Accelerator,
     steps: Iterable[list[Batch]],
     left: Sizes,
+    weights: Sequence[float],
 ) -> dict[str, Tensor]:
     """How much the stage's loss would change without each head and unit, to first order.
 
         I_h = sum_x | dL(x) / d xi_h |,   xi_h = 1 a factor at what head (or unit) h writes
 
-    Without dropout, with the terms' weights as they are when the stage begins.
+    Without dropout. In fp16 the loss is scaled, as it is in training, and by less where a slope overflows.
 
     Args:
         distiller: student and terms, bare; it is left in evaluation mode.
@@ -36,6 +37,7 @@ def taylor(
         accelerator: the engine; its processes look at their own micro-batches and add up.
         steps: of some steps, the micro-batches of this process.
         left: the names of what is cut, as keys.
+        weights: the terms', as they are when the stage begins.
 
     Returns:
         [layers, heads] and [layers, units] by these names, on the CPU.
@@ -49,12 +51,24 @@ def taylor(
     distiller.eval()
     for batches in steps:
         units = count_units(accelerator, batches)
-        weights = [t.weight(0.0) / units[t.unit] if units[t.unit] else 0.0 for t in distiller.terms]
+        shares = [w / units[t.unit] if units[t.unit] else 0.0 for w, t in zip(weights, distiller.terms, strict=True)]
         for batch in batches:
             told = Signal() if teacher is None else teacher.signal(batch, distiller.asks_teacher)
-            with masks.there(), accelerator.autocast():
-                loss, _ = distiller(batch, told, weights)
-                slopes = masks.slopes(loss)
-            for kind, slope in slopes.items():
+            for kind, slope in _slopes(distiller, accelerator, (batch, told, shares), masks).items():
                 sums[kind] = sums.get(kind, torch.zeros_like(slope)) + slope
     return {kind: accelerator.reduce(total, "sum").cpu() for kind, total in sums.items()}
+
+
+def _slopes(
+    distiller: Distiller, accelerator: Accelerator, call: tuple[Any, ...], masks: Masks
+) -> Mapping[str, Tensor]:
+    """The slopes of one micro-batch."""
+    scale = 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
+    while True:
+        with masks.there():
+            with accelerator.autocast():
+                loss, _ = distiller(*call)
+            found = masks.slopes(loss * scale)
+        if scale <= 1.0 or all(torch.isfinite(slope).all() for slope in found.values()):
+            return {kind: slope / scale for kind, slope in found.items()}
+        scale /= 2

@@ -15,6 +15,7 @@ from limbeck.core.recipe.generate import Budget, Generate, Keep, Sampling, Synth
 from limbeck.core.recipe.job import Recipe
 from limbeck.core.recipe.load import load_recipe
 from limbeck.core.recipe.models import Model, Student, Teacher, TrainTokenizer
+from limbeck.core.recipe.optimize import Optimize
 from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyAugmentation, AnyObjective, AnySource, AnyTask, Section, dump_recipe
 from limbeck.core.recipe.smaller import Prune, Quantize
@@ -43,6 +44,7 @@ __all__ = [
     "Model",
     "OnPolicy",
     "Optimization",
+    "Optimize",
     "Price",
     "Prune",
     "Quantize",

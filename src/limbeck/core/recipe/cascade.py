@@ -57,6 +57,12 @@ class Rung(Section):
     """A folder or a hub name, or `teacher`: the recipe's own."""
     endpoint: Endpoint | None = None
     """Or a model behind an address, which is asked for the class in words."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub name."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of its weights in memory. `auto`: as stored."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model, here and in the server. Off unless you have read that code."""
     name: str | None = None
     """What it is called. Left out: `teacher`, the folder, or the model's name."""
     prompt: str = _PROMPT
@@ -85,6 +91,12 @@ class Rung(Section):
     def _one_origin(self) -> Self:
         if (self.model is None) == (self.endpoint is None):
             raise ValueError("give either `model` or `endpoint`")
+        fields = type(self).model_fields
+        names = ("revision", "dtype", "trust_remote_code")
+        own = [f"`{name}`" for name in names if getattr(self, name) != fields[name].default]
+        if own and (self.endpoint is not None or self.model == "teacher"):
+            whose = "the recipe's `teacher` says so itself" if self.endpoint is None else "an `endpoint` has no weights"
+            raise ValueError(f"{', '.join(own)}: {whose}")
         return self
 
     @property

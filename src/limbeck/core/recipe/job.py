@@ -15,9 +15,11 @@ from limbeck.core.recipe.data import Data
 from limbeck.core.recipe.evaluate import Evaluate, Limits
 from limbeck.core.recipe.generate import DataStages
 from limbeck.core.recipe.models import Student, Teacher
+from limbeck.core.recipe.optimize import AnyOptimize
 from limbeck.core.recipe.report import Report
 from limbeck.core.recipe.section import AnyCompressor, AnyTask, Section
 from limbeck.core.recipe.ship import Exports, check_exports
+from limbeck.core.recipe.smaller import refuse_other_grid
 from limbeck.core.recipe.training import Optimization, Stage, Training, asking
 from limbeck.core.recipe.tune import Tune
 
@@ -53,6 +55,9 @@ class Recipe(Section):
     """What the student may cost; a student beyond it is refused. Left out: anything."""
     compress: AnyCompressor | None = None
     """Make the trained student smaller, `int8` for instance, if it answers as well as before. Left out: it stays."""
+    optimize: AnyOptimize = None
+    """Make the student cheaper to ask, where that changes no answer; a list of passes, or `true` for the usual ones,
+    will do. Left out: it is asked as it is."""
     export: Exports = []
     """Formats that the student is brought into for those who will run it, `[onnx]` for instance; each is loaded back
     and compared with the student on validation rows. Left out: none."""
@@ -130,6 +135,9 @@ class Recipe(Section):
                     f"stage {after.name} would take the weights off the grid that stage {before.name} put them on; "
                     "give it the same `quantize`, or put it first"
                 )
+        plan = self.stages[-1].quantize
+        if plan is not None and self.compress is not None:
+            refuse_other_grid(plan, self.compress, in_blocks=getattr(self.task, "unit", None) == "tokens")
 
     def _have_a_writer(self) -> None:
         names = [each.name for each in self.generate]

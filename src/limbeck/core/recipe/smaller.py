@@ -6,7 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from limbeck.core.parts import Part, config_of
 from limbeck.core.recipe.section import Section
+
+GROUP = 32
+"""Weights of an int4 group: what ONNX Runtime and GGUF take of themselves."""
 
 
 class Quantize(Section):
@@ -33,13 +37,48 @@ class Quantize(Section):
     per_channel: bool = True
     """A scale for each output channel, rather than one for a whole layer."""
     keep: list[str] = []
-    """Layers that are not rounded, by name, with `*`: `classifier`, `*.attention.*`. Give `compress.keep` the same."""
+    """Layers that are not rounded, by name, with `*`: `classifier`, `*.attention.*`. `compress.keep` must name them."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if not self.per_channel and (self.group_size is not None or self.weights == "int4"):
             raise ValueError("groups are parts of a channel, so `per_channel: false` is for int8 without `group_size`")
         return self
+
+
+def refuse_other_grid(plan: Quantize, part: Part, in_blocks: bool) -> None:
+    """Make sure that what a compressor rounds to is what the weights have learned to be.
+
+    Args:
+        plan: of the last stages.
+        part: the recipe's compressor.
+        in_blocks: whether the student is a language model, whose 8-bit integers share scales in blocks.
+
+    Raises:
+        ValueError: it rounds to other integers, or what has stayed floats.
+    """
+    its = config_of(part)
+    if its["type"] not in ("int8", "int4"):
+        return
+    if plan.weights == its["type"] == "int8" and (its["mode"] or (in_blocks and "weight_only")) == "weight_only":
+        raise ValueError(
+            "the weights learn to be integers with a scale for a row or a layer, but `weight_only` has one for each "
+            "block of 32; take compress.mode=dynamic, or leave `quantize` out: eight bits in blocks need none"
+        )
+    pairs: list[tuple[str, object, str, object]] = [("quantize.weights", plan.weights, "compress.type", its["type"])]
+    if plan.weights == "int4":
+        pairs.append(("quantize.group_size", plan.group_size or GROUP, "compress.group_size", its.get("group_size")))
+    else:
+        pairs.append(("quantize.group_size", plan.group_size or "a row", "compress", "a row"))
+        pairs.append(("quantize.per_channel", plan.per_channel, "compress.per_channel", its.get("per_channel")))
+    for ours, learned, theirs, rounded in pairs:
+        if learned != rounded:
+            what = "compress would round the weights to other integers than they learn to be"
+            raise ValueError(f"{what}: {ours} is {learned}, {theirs} is {rounded}")
+    if missing := [pattern for pattern in plan.keep if pattern not in its["keep"]]:
+        raise ValueError(
+            f"layers of `quantize.keep` do not learn to be integers: name {', '.join(missing)} in `compress.keep` too"
+        )
 
 
 class Prune(Section):

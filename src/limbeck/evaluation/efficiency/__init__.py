@@ -96,6 +96,7 @@ def _size(name: str, requests: Requests, book: Book) -> list[str]:
 def _latency(asked: Mapping[str, Requests], plan: Speed, runs: int, book: Book) -> dict[str, Any]:
     watched = {name: Watched(requests.single()) for name, requests in asked.items()}
     times = latencies(watched, runs)
+    book.details["latencies"] = {name: [round(float(each), 5) for each in took] for name, took in times.items()}
     for name, milliseconds in times.items():
         for share in (50, 95, 99):
             book.exact(name, AXIS, f"latency_p{share}", "ms", float(np.percentile(milliseconds, share)), runs)

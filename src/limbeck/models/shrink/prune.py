@@ -83,6 +83,21 @@ def sizes_of(model: PreTrainedModel) -> dict[str, int]:
     return {name: int(getattr(config, name)) for name in names if getattr(config, name, None) is not None}
 
 
+def sizes_after(model: PreTrainedModel, plan: Prune) -> dict[str, int]:
+    """Every one of these numbers once a plan has been carried out.
+
+    Raises:
+        ModelError: as `sizes_left`.
+    """
+    before, left = sizes_of(model), sizes_left(model, plan)
+    after = {**before, **left}
+    if "num_attention_heads" in left:  # whole groups go, and a head stays as wide as it is
+        groups = before.get("num_key_value_heads", before["num_attention_heads"])
+        after["num_key_value_heads"] = left["num_attention_heads"] * groups // before["num_attention_heads"]
+        after["head_dim"] = Draft.of(model).head_dim
+    return after
+
+
 def empty(model: PreTrainedModel, sizes: Sizes) -> PreTrainedModel:
     """A new model of the same class with other sizes, for weights that are about to be loaded."""
     config = copy.deepcopy(model.config)

@@ -15,22 +15,23 @@ def gate(facts: Facts) -> Sentences:
     found, say = facts.gate, facts.say
     if not found:
         return Sentences(())
-    limits = section(found, "limits")
+    limits, of_texts = section(found, "limits"), found.get("score") == "perplexity"
     asked = {name: limits.get(name) for name in ("drop", "bound", "agreement")}
     told = say(
-        "gate.told",
+        "gate.texts" if of_texts else "gate.told",
         n=found["n"],
-        change=shown(-found["drop"] + 0.0, formats.points, say),
+        change=_share(1 + found["drop"], facts) if of_texts else shown(-found["drop"] + 0.0, formats.points, say),
         level=f"{100 * limits['confidence']:g}",
-        upper=_points(found["upper"], facts),
-        agreement=shown(found["agreement"], formats.share, say),
+        upper=_share(1 + found["upper"], facts) if of_texts else _points(found["upper"], facts),
+        agreement=_share(found["agreement"], facts),
     )
     values = {
-        name: shown(value, formats.share, say) if name == "agreement" else _points(value, facts)
+        name: _share(value, facts) if of_texts or name == "agreement" else _points(value, facts)
         for name, value in asked.items()
         if finite(value)
     }
-    allowed = [say(f"gate.{name}", value=value) for name, value in values.items()]
+    worse = {"drop": "rise"} if of_texts else {}
+    allowed = [say(f"gate.{worse.get(name, name)}", value=value) for name, value in values.items()]
     return Sentences((("", told + (say("gate.allowed", limits=say.some(allowed)) if allowed else "")),))
 
 
@@ -61,6 +62,10 @@ def exports(facts: Facts) -> Table:
 def _points(value: float, facts: Facts) -> str:
     """A limit, which has no sign."""
     return shown(value, formats.points, facts.say).lstrip("+")
+
+
+def _share(value: float, facts: Facts) -> str:
+    return shown(value, formats.share, facts.say)
 
 
 def _of(count: object, facts: Facts) -> str:

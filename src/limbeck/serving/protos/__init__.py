@@ -7,6 +7,7 @@ of the same names.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ _pool = descriptor_pool.DescriptorPool()
 _pool.Add(_file)
 
 
+@cache
 def message(name: str) -> Any:
     """The class of a message of the protocol, by its name."""
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}"))
 
 
+@cache
 def methods() -> dict[str, tuple[Any, Any]]:
     """Of every call: the classes of its request and response."""
     service = _pool.FindServiceByName(SERVICE)
