@@ -41,6 +41,7 @@ def test_table_and_threshold_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch
     assert "limbeck serve" in done.stdout
 
 
+@pytest.mark.slow
 def test_server_with_a_cascade_keeps_what_models_disagree_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = "cascade={promise: {latency: 1000}, latency: 1, level: 0.6, to: [{model: teacher, latency: 1}]}"
     assert inside(monkeypatch, "cascade", str(run), given).returncode == 0

@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         seen.update(where=where, passes=passes, **given)
         made = tmp_path / "made"
         made.mkdir()
-        facts = {"kept": ["drop_shapes"], "speedup": 1.21, "rows": 64, "notes": ["made-up rows"], "batch_size": 8}
+        facts = {"kept": ["fuse_qkv"], "speedup": 1.21, "rows": 64, "notes": ["made-up rows"], "batch_size": 8}
         seal(made, {**facts, "engine": "onnxruntime", "passes": LINES})
         return made
 
@@ -54,7 +54,7 @@ def test_passes_and_settings_arrive_and_a_table_is_printed(asked: dict[str, Any]
     assert "0.50 ms to 0.70 ms; CPU 0.55 ms" in lines[2]
     assert "does not apply: the model has no gate" in done.stdout
     assert lines[-2:] == [
-        "kept drop_shapes; 1.21 times as fast, 64 rows compared",
+        "kept fuse_qkv; 1.21 times as fast, 64 rows compared",
         f"student  {tmp_path}/made/student",
     ]
     assert "note: made-up rows" in done.stderr

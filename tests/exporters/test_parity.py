@@ -129,5 +129,5 @@ def test_integers_are_compared_in_the_same_company(bert: Exported, tmp_path: Pat
     assert np.abs(np.stack(apart) - one.logits(one.encode(samples))).max() > 1e-3, "company tells"
     found = compare(one, other, samples)
 
-    assert found.max_difference == 0.0
+    assert found.max_difference < 1e-6
     refuse(found, Onnx())

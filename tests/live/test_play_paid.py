@@ -110,6 +110,7 @@ def test_what_an_endpoint_refuses_is_a_sentence(run: Path, monkeypatch: pytest.M
     assert KEY not in json.dumps(told)
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_an_address_that_is_silent(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_API_KEY", KEY)
     asked, over = threading.Event(), threading.Event()

@@ -126,6 +126,7 @@ def follow(page: Any) -> None:
     page.wait_for_selector("[data-look=latest]", state="detached")
 
 
+@pytest.mark.slow
 def test_a_pause_and_a_server_that_ends(standing: tuple[Path, str], browser: Any) -> None:
     path, address = standing
     page, said, _ = opened(browser, address)

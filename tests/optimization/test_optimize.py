@@ -171,9 +171,9 @@ def test_it_is_not_done_twice(language: Path) -> None:
 def test_a_graph_is_kept_as_a_graph(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     graph_student(tmp_path / "student")
-    passes: list[Any] = [{"type": "drop_shapes", "keep": True}, "fuse_qkv"]
+    passes: list[Any] = [{"type": "fuse_norms", "keep": True}, "fuse_qkv"]
     told = read_manifest(limbeck.optimize(tmp_path / "student", passes, output=tmp_path, **FEW))
-    assert told["kept"] == ["drop_shapes"]
+    assert told["kept"] == ["fuse_norms"]
     assert told["notes"] == ["compared on made-up rows: give real ones with --rows"]
     assert "is a graph already" in told["passes"][2]["became"]
     before, after = load_student(tmp_path / "student"), load_student(tmp_path / "optimize")
@@ -242,9 +242,9 @@ def test_a_recipe_may_name_passes_or_leave_them_to_us(tmp_path: Path) -> None:
     plan = load_recipe(images(tmp_path, optimize=True)).optimize
     assert plan is not None
     assert plan.passes is None
-    listed = load_recipe(images(tmp_path, optimize=["drop_shapes", {"type": "fuse_qkv", "keep": True}])).optimize
+    listed = load_recipe(images(tmp_path, optimize=["fuse_norms", {"type": "fuse_qkv", "keep": True}])).optimize
     assert listed is not None
-    assert [each.type() for each in listed.passes or []] == ["drop_shapes", "fuse_qkv"]
+    assert [each.type() for each in listed.passes or []] == ["fuse_norms", "fuse_qkv"]
     assert load_recipe(images(tmp_path)).optimize is None
     with pytest.raises(RecipeError, match=r"optimize\.passes"):
         load_recipe(images(tmp_path, optimize=["fuse_everything"]))
@@ -266,7 +266,7 @@ def test_a_recipe_runs_it(tmp_path: Path) -> None:
     recipe = images(tmp_path / "run", optimize={"runs": 2, "max_samples": 4, "batch_size": 2}, export=["hugging_face"])
     done = limbeck.run(recipe)
     told = read_manifest(tmp_path / "run" / "optimize")
-    assert [line["pass"] for line in told["passes"]][:3] == ["as it is", "drop_shapes", "fuse_norms"]
+    assert [line["pass"] for line in told["passes"]][:2] == ["as it is", "fuse_norms"]
     assert done.report is not None
     assert "fuse_norms" in done.report.read_text(encoding="utf-8")
     assert (tmp_path / "run" / "export" / "hugging_face").is_dir()

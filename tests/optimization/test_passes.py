@@ -57,7 +57,6 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Subjec
         ("fuse_attention", "language", "run in torch"),
         ("fuse_norms", "text", None),
         ("fuse_norms", "language", "run in torch"),
-        ("drop_shapes", "picture", None),
         ("static_cache", "text", "keeps no keys and values"),
         ("static_cache", "language", None),
         ("quantized_cache", "language", None),
@@ -72,7 +71,7 @@ def test_a_pass_says_for_whom_it_is(subjects: Callable[[str], Subject], name: st
 
 def test_every_pass_is_for_someone_and_not_for_all() -> None:
     assert set(names("optimization")) == {
-        *("drop_shapes", "fuse_norms", "fuse_qkv", "fuse_mlp", "fuse_attention"),
+        *("fuse_norms", "fuse_qkv", "fuse_mlp", "fuse_attention"),
         *("static_cache", "quantized_cache", "compile", "cuda_graphs"),
     }
 
@@ -125,38 +124,16 @@ def drawn_graph(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(folder, graph_student(folder), None, False, CPU)
 
 
-def test_a_graph_without_notes_keeps_sums_and_norms_apart(drawn_graph: Subject, tmp_path: Path) -> None:
-    import onnx
-
-    each = named("drop_shapes")
-    before, after = (GraphForm(drawn_graph, some, tmp_path / str(len(some))) for some in ((), (each,)))
-    some = before.readable(rows(drawn_graph.card.task, 6), 4)
-    assert onnx.load(before.path).graph.value_info
-    assert not onnx.load(after.path).graph.value_info
-    apart, merged = after.cost(some).operators, before.cost(some).operators
-    assert apart is not None
-    assert merged is not None
-    assert apart > merged  # ONNX Runtime merges sums and norms where it sees their shapes
-    likeness = after.likeness(before, some)
-    assert (likeness.answers, likeness.passes(each)) == (4, True)
-
-
 def test_sums_and_norms_are_merged_by_onnx_runtimes_tool(drawn_graph: Subject, tmp_path: Path) -> None:
     import onnx
 
-    apart, each = named("drop_shapes"), named("fuse_norms")
-    before, after = (GraphForm(drawn_graph, some, tmp_path / str(len(some))) for some in ((apart,), (apart, each)))
+    each = named("fuse_norms")
+    before, after = (GraphForm(drawn_graph, some, tmp_path / str(len(some))) for some in ((), (each,)))
     some = before.readable(rows(drawn_graph.card.task, 6), 4)
     used = [node.op_type for node in onnx.load(after.path).graph.node]
     assert used.count("SkipLayerNormalization") == 2
     assert used.count("BiasGelu") == 1
     assert after.likeness(before, some).passes(each)
-
-
-def test_notes_that_are_not_there_cannot_be_dropped(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    subject = Subject(tmp_path, graph_student(tmp_path, notes=False), None, False, CPU)
-    assert named("drop_shapes").refusal(subject) == "the graph has no notes of shapes"
 
 
 @pytest.mark.slow
@@ -165,7 +142,7 @@ def test_an_exported_graph_says_the_same(subjects: Callable[[str], Subject], tmp
     pytest.importorskip("onnxruntime")
     import onnx
 
-    subject, passes = subjects("text"), [named("drop_shapes"), named("fuse_qkv"), named("fuse_attention")]
+    subject, passes = subjects("text"), [named("fuse_qkv"), named("fuse_attention")]
     before, after = (GraphForm(subject, some, tmp_path / str(len(some))) for some in ((), passes))
     some = before.readable(rows(subject.card.task, 6), 4)
     used = [node.op_type for node in onnx.load(after.path).graph.node]

@@ -128,6 +128,7 @@ def withstands(folder: Path, http_calls: int, grpc_calls: int, growth: float) ->
         }
 
 
+@pytest.mark.slow
 def test_a_small_storm_is_withstood(folder: Path) -> None:
     withstands(folder, http_calls=200, grpc_calls=40, growth=20 * MIB)
 

@@ -39,6 +39,7 @@ def test_micro_batches_agree_in_single_precision_at_the_first_step(tmp_path: Pat
         assert whole[0] == pytest.approx(split[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_steps(tmp_path: Path, whole: list[tuple[float, float]]) -> None:
     micros = [1, 4]  # accumulated over four passes, and in one
     together(train_each, tmp_path / "two", micros)

@@ -169,14 +169,15 @@ def _checked(ctx: typer.Context, models: list[str], name: str | None) -> bool:
         raise RecipeError(alone, got=f"{len(models)} models")
     if ray and cascade:
         raise RecipeError("a cascade is not served on Ray", fix="leave --ray or --cascade out")
-    idle = [("a language model", _OF_CLASSIFIERS)] if speaks else [("a classifier", _OF_LANGUAGE)]
-    idle += [] if cascade else [("a server without --cascade", ("feedback",))]
-    idle += [] if ray else [("a server without --ray", ("replicas", "max_replicas"))]
-    for kind, options in idle:
+    leave = "leave it out"
+    idle = [("a language model", _OF_CLASSIFIERS, leave)] if speaks else [("a classifier", _OF_LANGUAGE, leave)]
+    idle += [] if cascade else [("a server without a cascade", ("feedback",), "add --cascade")]
+    idle += [] if ray else [("a server that is not on Ray", ("replicas", "max_replicas"), "add --ray")]
+    for kind, options, fix in idle:
         for option in options:
             source = ctx.get_parameter_source(option)
             if source is not None and source.name == "COMMANDLINE":
-                raise RecipeError(f"--{option.replace('_', '-')} means nothing for {kind}", fix="leave it out")
+                raise RecipeError(f"--{option.replace('_', '-')} means nothing for {kind}", fix=fix)
     return speaks
 
 

@@ -43,7 +43,7 @@ from limbeck.tasks.causal_lm import CausalCodec
 
 WRITERS = ("fuse_qkv", "fuse_mlp", "static_cache", "quantized_cache", "compile", "cuda_graphs")
 """Passes of language models, where the recipe names none."""
-GRAPHS = ("drop_shapes", "fuse_norms", "fuse_qkv", "fuse_mlp", "fuse_attention")
+GRAPHS = ("fuse_norms", "fuse_qkv", "fuse_mlp", "fuse_attention")
 """Passes of other students."""
 AS_IT_IS, TOGETHER, KEPT = "as it is", "together", "kept"
 MARGIN = 1.02

@@ -21,7 +21,7 @@ class Optimize(Section):
 
     passes: list[AnyOptimization] | None = None
     """In order. Left out: for language models fuse_qkv, fuse_mlp, static_cache, quantized_cache, compile and
-    cuda_graphs; for others drop_shapes, fuse_norms, fuse_qkv, fuse_mlp and fuse_attention."""
+    cuda_graphs; for others fuse_norms, fuse_qkv, fuse_mlp and fuse_attention."""
     batch_size: Annotated[int, Field(gt=1)] = 16
     """Rows of a large request; one row is timed too."""
     runs: Annotated[int, Field(gt=1)] | None = None
