@@ -68,14 +68,15 @@ def arguments() -> argparse.Namespace:
 def engines(folder: Path) -> dict[str, Ask]:
     """Everything that answers, by name."""
     from limbeck.compression.int8 import Int8
+    from limbeck.exporters._graph import strip
     from limbeck.exporters.onnx import Onnx
     from limbeck.exporters.openvino import Openvino
     from limbeck.runtime.onnx_runner import OnnxRunner
     from limbeck.runtime.student import load_student
 
     found: dict[str, Ask] = {}
-    for name in SHAPES:
-        card = save_model(folder / name, name)
+    for name, shape in SHAPES.items():
+        card = save_model(folder / name, shape)
         found[f"{name}, torch"] = by_torch(folder / name)
         (folder / f"{name}-onnx").mkdir()
         Onnx().export(folder / name, folder / f"{name}-onnx", card)
@@ -89,11 +90,12 @@ def engines(folder: Path) -> dict[str, Ask]:
     found["student, ORT int8"] = by_runner(OnnxRunner(folder / "plain.onnx", threads=1))
     found["student, torchao int8"] = by_torch(folder / "student", torchao=True)
     Int8().compress(folder / "student-onnx" / "model.onnx", folder / "int8.onnx", [])
+    strip(folder / "int8.onnx")
     found["student, limbeck int8"] = by_runner(OnnxRunner(folder / "int8.onnx", threads=1))
     return found
 
 
-def save_model(folder: Path, name: str) -> Any:
+def save_model(folder: Path, shape: tuple[int, int, int]) -> Any:
     """A classifier with random weights in a folder, with a tokenizer; its card."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -102,7 +104,7 @@ def save_model(folder: Path, name: str) -> Any:
 
     from limbeck.runtime.card import Card
 
-    layers, width, heads = SHAPES[name]
+    layers, width, heads = shape
     torch.manual_seed(0)
     labels = {i: f"class {i}" for i in range(CLASSES)}
     config = BertConfig(

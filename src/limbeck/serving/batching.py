@@ -40,26 +40,59 @@ class Waiting(Protocol):
         """Only rows of one group fit into one batch."""
 
 
+class Timed(Waiting, Protocol):
+    """What it needs to know besides, to say whose turn it is."""
+
+    @property
+    def since(self) -> float:
+        """When it came, in seconds of the monotonic clock."""
+
+    @property
+    def deadline(self) -> float:
+        """When its answer is of no use any more."""
+
+
 W = TypeVar("W", bound=Waiting)
+T = TypeVar("T", bound=Timed)
 
 
-def choose(waiting: Sequence[W], limits: Limits, spare: float) -> list[W]:
-    """The next batch: the oldest row, and those nearest to it in length.
+def turn(waiting: Sequence[T], now: float, spare: float) -> T:
+    """The row whose turn it is: the one that has waited longest for what it costs, among equals the oldest.
 
-    In order of length the batch grows from the oldest row outwards, to the side that adds less padding, until no
+    A short row does not wait as long as a long one before it takes; a long one is overtaken only as long as it has waited
+    less, by its cost, than those that overtake it. One that has used half of its time goes before all others.
+
+    Args:
+        waiting: the oldest first; not empty.
+        now: in seconds of the monotonic clock.
+        spare: what a batch costs beyond its tokens, in tokens.
+
+    Reference:
+        Hansen, An Analysis of Response Ratio Scheduling, IFIP Congress 1971.
+    """
+    pressed = [row for row in waiting if 2 * now >= row.since + row.deadline]
+    if pressed:
+        return min(pressed, key=lambda row: row.deadline)
+    return max(waiting, key=lambda row: (now - row.since) / (spare + row.length))
+
+
+def choose(waiting: Sequence[W], first: W, limits: Limits, spare: float) -> list[W]:
+    """The next batch: a row, and those nearest to it in length.
+
+    In order of length the batch grows from that row outwards, to the side that adds less padding, until no
     neighbour fits. A neighbour fits if rows x longest stays within the budget, and if the padding that it brings is
     less than what a batch of its own would cost beyond its tokens.
 
     Args:
-        waiting: the oldest first; not empty.
+        waiting: the oldest first.
+        first: one of them.
         limits: the budget.
         spare: what a batch costs beyond its tokens, in tokens.
     """
-    oldest = waiting[0]
-    kin = [row for row in waiting if row.group == oldest.group]
+    kin = [row for row in waiting if row.group == first.group]
     kin.sort(key=lambda row: row.length)  # stable: among equals the older one comes first
-    start = next(i for i, row in enumerate(kin) if row is oldest)
-    end, width = start + 1, oldest.length
+    start = next(i for i, row in enumerate(kin) if row is first)
+    end, width = start + 1, first.length
     while (rows := end - start) < limits.max_batch_rows:
         below = width - kin[start - 1].length if start else None
         above = (kin[end].length - width) * rows if end < len(kin) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Generic, TypeVar
 
-from limbeck.serving.batching import Limits, choose
+from limbeck.serving.batching import Limits, choose, turn
 from limbeck.serving.errors import Cancelled, Draining, Expired, Failed, Overloaded, ServingError, TooLarge
 
 T = TypeVar("T")
@@ -97,12 +97,18 @@ class _Row(Generic[T, R]):
     group: Hashable
     ticket: Ticket[T, R]
     place: int
+    since: float
+
+    @property
+    def deadline(self) -> float:
+        return self.ticket.deadline
 
 
 class Engine(Generic[T, R]):
     """Dynamic batching in front of a model.
 
-    Rows wait in one bounded queue. A worker thread takes the oldest and its nearest in length (`choose`), computes
+    Rows wait in one bounded queue. A worker thread takes the one whose turn it is (`turn`) and its nearest in length
+    (`choose`), computes
     them and gives each result to the ticket that its row came from. Where a batch fails, its rows are computed one by
     one, so that only the rows at fault fail.
 
@@ -198,7 +204,8 @@ class Engine(Generic[T, R]):
         if len(items) > limits.max_queue or total > limits.max_queue_tokens:
             raise TooLarge(f"{len(items)} rows of {total} tokens are more than the queue ever holds")
         seconds = limits.deadline if deadline is None else deadline
-        ticket: Ticket[T, R] = Ticket(len(items), time.monotonic() + seconds, self._forget)
+        now = time.monotonic()
+        ticket: Ticket[T, R] = Ticket(len(items), now + seconds, self._forget)
         groups = groups or [None] * len(items)
         with self._change:
             self.check(len(items))
@@ -208,7 +215,7 @@ class Engine(Generic[T, R]):
             if self.busy and self._wait_for(self._tokens + total) > seconds:
                 raise Overloaded("the answer would come after the deadline", self._retry_after())
             self._waiting += [
-                _Row(item, length, group, ticket, place)
+                _Row(item, length, group, ticket, place, now)
                 for place, (item, length, group) in enumerate(zip(items, lengths, groups, strict=True))
             ]
             self._tokens += total
@@ -300,7 +307,7 @@ class Engine(Generic[T, R]):
                         return None
                     self._wait(1)
                 late = self._drop_finished()
-                batch = choose(self._waiting, self.limits, self._spare) if self._waiting else []
+                batch = self._batch() if self._waiting else []
                 if batch:
                     chosen = set(map(id, batch))
                     self._keep([row for row in self._waiting if id(row) not in chosen])
@@ -320,6 +327,10 @@ class Engine(Generic[T, R]):
             self._change.wait(seconds)
         finally:
             self._needs.remove(rows)
+
+    def _batch(self) -> list[_Row[T, R]]:
+        first = turn(self._waiting, time.monotonic(), self._spare)
+        return choose(self._waiting, first, self.limits, self._spare)
 
     def _drop_finished(self) -> list[_Row[T, R]]:
         """Leave only rows that somebody waits for; returns those whose time is over."""
