@@ -59,8 +59,8 @@ T = TypeVar("T", bound=Timed)
 def turn(waiting: Sequence[T], now: float, spare: float) -> T:
     """The row whose turn it is: the one that has waited longest for what it costs, among equals the oldest.
 
-    A short row does not wait as long as a long one before it takes; a long one is overtaken only as long as it has waited
-    less, by its cost, than those that overtake it. One that has used half of its time goes before all others.
+    A short row does not wait as long as the long one before it takes; a long one is overtaken only as long as it has
+    waited less, by its cost, than those that overtake it. One that has used half of its time goes before all others.
 
     Args:
         waiting: the oldest first; not empty.
