@@ -20,7 +20,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    run_recipe(load_recipe(language(tmp_path / "one", baseline=True)), until="baseline")
+    run_recipe(load_recipe(language(tmp_path / "one", baseline=True)), until="train")
     recipe = tmp_path / "two.yaml"
     recipe.write_text(load_recipe(language(tmp_path / "two", baseline=True)).model_dump_json())
     command = [sys.executable, *TORCHRUN, "-m", "limbeck", "run", str(recipe)]

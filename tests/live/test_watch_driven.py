@@ -81,7 +81,7 @@ def standing(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.slow
 def test_it_keeps_up_with_a_real_run(tmp_path: Path, browser: Any) -> None:
-    plan = stage(max_steps=400, eval_steps=40)
+    plan = stage(max_steps=1200, eval_steps=60)  # long enough to be seen at work
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(load_recipe(language(tmp_path / "run", stages=[plan], baseline=True)).model_dump_json())
     run = start("run", str(recipe), stderr=subprocess.DEVNULL)
