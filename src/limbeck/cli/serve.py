@@ -170,7 +170,8 @@ def _checked(ctx: typer.Context, models: list[str], name: str | None) -> bool:
     if ray and cascade:
         raise RecipeError("a cascade is not served on Ray", fix="leave --ray or --cascade out")
     leave = "leave it out"
-    idle = [("a language model", _OF_CLASSIFIERS, leave)] if speaks else [("a classifier", _OF_LANGUAGE, leave)]
+    idle: list[tuple[str, tuple[str, ...], str]] = []
+    idle += [("a language model", _OF_CLASSIFIERS, leave)] if speaks else [("a classifier", _OF_LANGUAGE, leave)]
     idle += [] if cascade else [("a server without a cascade", ("feedback",), "add --cascade")]
     idle += [] if ray else [("a server that is not on Ray", ("replicas", "max_replicas"), "add --ray")]
     for kind, options, fix in idle:
