@@ -1,4 +1,4 @@
-"""Weights in blocks of small integers, activations as they are, by ONNX Runtime.
+"""Weights in blocks of small integers, by ONNX Runtime.
 
     w ~ s_b * q,  q in [-2^(bits-1), 2^(bits-1) - 1],   s_b = (largest w of the block, with its sign) / -2^(bits-1)
 

@@ -1,6 +1,6 @@
 """Weights of four bits, by ONNX Runtime.
 
-w ~ s_b * q,  q in [-8, 7],  a scale s_b for each block b of a channel;   what goes in stays as it is
+w ~ s_b * q,  q in [-8, 7],  a scale s_b for each block b of a channel;   what goes in is rounded to 8 bits there
 """
 
 from __future__ import annotations

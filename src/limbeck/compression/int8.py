@@ -32,8 +32,9 @@ class Int8(Compressor):
     """
 
     mode: Literal["dynamic", "static", "weight_only"] | None = None
-    """How the ranges of activations are known; with `weight_only` they stay floats, and weights share a scale in blocks
-    of 32. Left out: static for models with convolutions, `weight_only` for language models, else dynamic."""
+    """How the ranges of activations are known; with `weight_only` each block of 32 has its own, found within the
+    product, as weights do. Left out: static for models with convolutions, `weight_only` for language models, else
+    dynamic."""
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
     """How a static range is chosen: all values, the least divergence, or without outliers."""
     per_channel: bool = True

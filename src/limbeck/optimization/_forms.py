@@ -18,8 +18,9 @@ from limbeck.exporters._parity import compare, spread
 from limbeck.exporters._traced import traceable
 from limbeck.exporters.onnx import FILE, graph_from
 from limbeck.optimization._base import Optimization, Subject
+from limbeck.runtime._checks import file_inside
 from limbeck.runtime.card import Card, weights_in
-from limbeck.runtime.onnx_runner import OnnxRunner
+from limbeck.runtime.onnx_runner import OnnxRunner, check_weights_inside
 from limbeck.runtime.student import ServedStudent, codec_of
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def _graph(subject: Subject, passes: Sequence[Optimization]) -> onnx.ModelProto:
     import onnx
 
     if subject.model is None:
-        model = onnx.load(subject.folder / str(subject.card.file))
+        path = file_inside(subject.folder, subject.card.file, "the card")
+        check_weights_inside(path)
+        model = onnx.load(path)
     else:
 
         def change(given: PreTrainedModel) -> None:

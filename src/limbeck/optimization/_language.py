@@ -69,7 +69,7 @@ class LanguageForm(Form):
         positions = getattr(self.model.config, "max_position_embeddings", None)
         longest = positions - self.steps if isinstance(positions, int) else None
         lengths = {i: len(self.codec.prompt_ids(sample)) for i, sample in enumerate(samples)}
-        order = [i for i in sorted(lengths, key=lambda i: lengths[i]) if longest is None or 0 < lengths[i] <= longest]
+        order = [i for i in sorted(lengths, key=lambda i: lengths[i]) if 0 < lengths[i] <= (longest or lengths[i])]
         places = np.linspace(0, max(len(order) - 1, 0), min(count, len(order))).round().astype(int).tolist()
         return [samples[i] for i in sorted(order[k] for k in places)]
 
@@ -89,7 +89,7 @@ class LanguageForm(Form):
             same, answers = same + int(alike_S.sum()), answers + len(alike_S)
             # Behind the first other token both continue another text: their logits say nothing of each other.
             until = int(alike_S.int().argmin()) + 1 if not alike_S.all() else len(alike_S)
-            most = max(most, float((ours[1][:until] - theirs[1][:until]).abs().max()))
+            most = float(np.maximum(most, float((ours[1][:until] - theirs[1][:until]).abs().max())))  # NaN stays
             largest = max(largest, float(theirs[1][:until].abs().max()))
         return Likeness(most, most / max(largest, 1e-6), same / answers, answers)
 

@@ -159,8 +159,17 @@ def _subject(student: Trained) -> Subject:
     model = None
     if card.format == "pytorch":
         model = load_model(Model(model=str(student.folder)), task_in(card).auto_class, settings={}).eval()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() and (writes or _graphs_run_on_cuda()) else "cpu")
     return Subject(student.folder, card, model, writes, device)
+
+
+def _graphs_run_on_cuda() -> bool:
+    """Whether ONNX Runtime, if it is here, was built for CUDA."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 @dataclass(frozen=True)
@@ -304,15 +313,17 @@ def _tried(
 ) -> tuple[dict[str, Any], Form | None, Tried | None]:
     """A pass on top of those that were kept: its line, and the form with it if it is kept."""
     if (refused := each.refusal(bench.subject)) is not None:
+        if each.keep:
+            raise ModelError(f"{each.type()} does not apply, but is to be kept", got=refused, fix="leave the pass out")
         return {"pass": each.type(), "became": f"does not apply: {refused}"}, None, None
     try:
         form = bench.form([*now.passes, each])
         found, gain = bench.tried(form, now)
-    except (LimbeckError, RuntimeError, ValueError, ImportError, NotImplementedError) as error:
+    except (LimbeckError, RuntimeError, ValueError, ImportError, LookupError, AttributeError) as error:
         if each.keep:
             raise ModelError(f"{each.type()} cannot be done, but is to be kept", got=first_line(error)) from error
         return {"pass": each.type(), "became": f"cannot be done: {first_line(error)}"}, None, None
-    became = verdict(each, found, best, gain, rounded=bench.subject.card.precision == "int8")
+    became = verdict(each, found, best, gain, rounded=bench.subject.card.precision in ("int8", "int4"))
     line = found.told(each.type(), became, gain)
     return (line, form, found) if became.startswith(KEPT) else (line, None, None)
 

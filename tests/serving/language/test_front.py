@@ -179,7 +179,8 @@ def test_who_goes_away_frees_the_place(serving: Serving, ai: Any, monkeypatch: p
         ai.with_options(timeout=0.1).chat.completions.create(**says("slowly 500 x"))
     stream.close()
     began = time.monotonic()
-    assert int(ai.chat.completions.create(**says("given up")).choices[0].message.content) == before + 1
+    while int(ai.chat.completions.create(**says("given up")).choices[0].message.content) < before + 1:
+        assert time.monotonic() - began < 5, "the engine still writes for nobody"
     assert time.monotonic() - began < 5
     assert (slots.running, slots.waiting) == (0, 0)
 

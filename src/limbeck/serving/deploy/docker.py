@@ -65,7 +65,8 @@ class Docker(Deployment):
         return {"packages": pins(f"limbeck[{EXTRAS[card.format]}]")[0], "wheel": wheel}
 
     def write(self, student: Path, card: Card, name: str, folder: Path) -> Written:
-        shutil.copytree(student, folder / "models" / name)
+        # Others than their owner must be able to read them: modes are not copied.
+        shutil.copytree(student, folder / "models" / name, copy_function=shutil.copyfile)
         write_card(card, folder / "models" / name)
         extras, copied = EXTRAS[card.format], ["constraints.txt"]
         requirement = f'"limbeck[{extras}]=={__version__}"'

@@ -17,6 +17,10 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFF
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
+
+
 class Child:
     """A process that is started once.
 
@@ -98,7 +102,7 @@ class Child:
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        with open(self._log, "ab", buffering=0) if self._log else contextlib.nullcontext() as log:
+        with open(self._log, "ab", buffering=0, opener=_private) if self._log else contextlib.nullcontext() as log:
             while part := await self._process.stdout.read(65536):
                 self._tail = (self._tail + part)[-_TAIL:]
                 if log is not None:

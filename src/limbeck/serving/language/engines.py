@@ -115,7 +115,7 @@ class Engine(ABC):
             "stream": asked.streams,
             **asked.rich(self.fields),
         }
-        if drawing.top_k and "top_k" not in told:
+        if drawing.top_k and asked.top_k is None:
             told["top_k"] = drawing.top_k
         if (most := self._longest(asked)) is not None:
             told["max_tokens"] = most
