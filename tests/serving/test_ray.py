@@ -165,11 +165,19 @@ def test_more_replicas_than_processors_are_refused(folder: Path, monkeypatch: py
 
 
 BUILT = """
+import os
 import sys
+from limbeck.core.errors import RecipeError
 from pydantic import ValidationError
 from limbeck.serving.scale.ray_app import app
 
 words = {"models": f"m={sys.argv[1]}", "replicas": "3", "threads": "1"}
+del os.environ["LIMBECK_TOKEN"]
+try:
+    app(words)
+except RecipeError as error:
+    print(error.what[-13:])
+os.environ["LIMBECK_TOKEN"] = 2 * sys.argv[2]
 print(app(words)._bound_deployment.num_replicas)
 try:
     app({**words, "replica": "3"})
@@ -179,9 +187,10 @@ except ValidationError as error:
 
 
 def test_rays_own_tools_can_build_it(folder: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", BUILT, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines() == ["3", "('replica',)"], done.stderr
+    command = [sys.executable, "-W", "ignore", "-c", BUILT, str(folder), TOKEN]
+    env = {**os.environ, "LIMBECK_TOKEN": TOKEN}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["needs a token", "3", "('replica',)"], done.stderr
 
 
 def test_tritonclient_works_unchanged(cluster: Cluster, folder: Path) -> None:

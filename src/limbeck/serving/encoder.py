@@ -12,7 +12,7 @@ from typing import Any
 from limbeck.core.errors import DataError
 from limbeck.core.types import Sample
 from limbeck.runtime.student import ServedStudent
-from limbeck.serving.errors import BadRequest, Expired, TooLarge
+from limbeck.serving.errors import BadRequest, Expired, TooLarge, unfit
 from limbeck.serving.rows import Row, shortened, split
 from limbeck.tasks import Task
 
@@ -61,7 +61,7 @@ class Encoder:
                 samples = [Sample(str(i), inputs, label) for i, (inputs, _, _) in enumerate(read)]
                 features = self._student.encode(samples)
             except DataError as error:
-                raise BadRequest(error.what, got=error.got, allowed=error.allowed, fix=error.fix) from error
+                raise unfit(error) from error
             rows = split(self._student.arrays(features))
         wanted = self._student.runner.inputs
         return [shortened(row, wanted, feature.length) for row, feature in zip(rows, features, strict=True)]

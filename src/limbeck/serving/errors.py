@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from limbeck.core.errors import LimbeckError
+from limbeck.core.errors import DataError, LimbeckError
 
 
 class ServingError(LimbeckError):
@@ -96,3 +96,8 @@ class Cancelled(ServingError):
     """The caller went away; 499 is what servers write into their logs for it."""
 
     status, code, reason = 499, "CANCELLED", "cancelled"
+
+
+def unfit(error: DataError) -> BadRequest:
+    """What is wrong with a row, as a caller is told it."""
+    return BadRequest(error.what, got=error.got, allowed=error.allowed, fix=error.fix)

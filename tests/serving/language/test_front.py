@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from limbeck.core.errors import DataError
 from limbeck.serving.language.bounds import Bounds
 from limbeck.serving.language.slots import Slots
 from tests.serving.language.serving import TOKEN, Serving, make_language, running
@@ -183,6 +184,15 @@ def test_who_goes_away_frees_the_place(serving: Serving, ai: Any, monkeypatch: p
         assert time.monotonic() - began < 5, "the engine still writes for nobody"
     assert time.monotonic() - began < 5
     assert (slots.running, slots.waiting) == (0, 0)
+
+
+def test_a_conversation_that_the_template_refuses(serving: Serving, ai: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(asked: object) -> None:
+        raise DataError("the chat template refuses this conversation", got="two users in a row")
+
+    monkeypatch.setattr(serving.server.front.engine, "request", refuse)
+    with pytest.raises(openai.BadRequestError, match="two users in a row"):
+        ai.chat.completions.create(**says("x"))
 
 
 def test_the_deadline(serving: Serving, ai: Any, monkeypatch: pytest.MonkeyPatch) -> None:

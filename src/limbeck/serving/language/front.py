@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from limbeck.serving.errors import BadRequest, Cancelled, Expired, Failed, NotFound, ServingError
+from limbeck.core.errors import DataError
+from limbeck.serving.errors import BadRequest, Cancelled, Expired, Failed, NotFound, ServingError, unfit
 from limbeck.serving.http import read, unless_gone
 from limbeck.serving.language.engines import Engine, TooLong
 from limbeck.serving.language.figures import Figures
@@ -122,10 +123,13 @@ class Front:
 
     async def _put(self, asked: Asked, size: int) -> dict[str, Any]:
         """What the engine is sent; where that may take long, others are answered meanwhile."""
-        if size < _LONG:
-            return self.engine.request(asked)
-        async with self._long:
-            return await asyncio.to_thread(self.engine.request, asked)
+        try:
+            if size < _LONG:
+                return self.engine.request(asked)
+            async with self._long:
+                return await asyncio.to_thread(self.engine.request, asked)
+        except DataError as error:  # the model's chat template takes no such conversation
+            raise unfit(error) from error
 
     async def _within_time(self, asked: Asked, body: dict[str, Any], outlet: _Outlet, tally: Tally) -> None:
         try:

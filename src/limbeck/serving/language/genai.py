@@ -23,11 +23,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from limbeck.core.errors import DataError
 from limbeck.core.types import Sample
 from limbeck.runtime.genai import generator, load_genai
 from limbeck.runtime.guess import card_of
 from limbeck.runtime.pieces import Pieces
-from limbeck.serving.errors import Failed, ServingError
+from limbeck.serving.errors import Failed, ServingError, unfit
 from limbeck.serving.http import unless_gone
 from limbeck.serving.language.engines import Genai, room
 from limbeck.serving.language.model import Found, open_model
@@ -149,6 +150,8 @@ class Server:
             return await unless_gone(request, self._whole(writing, shape, stops))
         except ServingError as error:
             return error_response(error)
+        except DataError as error:
+            return error_response(unfit(error))
 
     def _prompt(self, asked: dict[str, Any]) -> list[int]:
         if "messages" in asked:

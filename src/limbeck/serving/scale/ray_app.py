@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from limbeck.core.errors import RecipeError
 from limbeck.runtime.student import load_student
 from limbeck.serving.http import create_app
 from limbeck.serving.logs import log_json
 from limbeck.serving.repository import Repository
 from limbeck.serving.scale.figures import Board, SharedMetrics
 from limbeck.serving.scale.spec import Scale, Spec, found
-from limbeck.serving.settings import Settings, read_token
+from limbeck.serving.settings import TOKEN, Settings, read_token
 
 NAME = "limbeck"
 """Of the application, of its deployment, and the namespace of its board."""
@@ -156,15 +157,19 @@ def app(arguments: Mapping[str, Any]) -> serve.Application:
 
     Raises:
         ValidationError: they are others.
-        LimbeckError: there is nothing to serve, or the token is none.
+        LimbeckError: there is nothing to serve, or no token.
     """
     told = Arguments.model_validate(arguments)
+    token = read_token(told.token_file)
+    if token is None:
+        what = "Ray's own tools serve to all of the network: the application needs a token"
+        raise RecipeError(what, fix=f"token_file=FILE, or set {TOKEN} where it is built")
     words = told.models.split(",") if isinstance(told.models, str) else told.models
     spec = Spec(
         models=found(words, told.engine),
         engine=told.engine,
         threads=told.threads,
-        settings=Settings(token=read_token(told.token_file)),
+        settings=Settings(token=token),
     )
     scale = Scale(replicas=told.replicas, max_replicas=told.max_replicas, cpus=told.cpus, gpus=told.gpus)
     return application(spec, scale)
